@@ -1,0 +1,119 @@
+"""One exception tree. Each message says what was found, what was expected, and what to do next.
+
+The branch decides the exit code of the command: `UsageError` is something the caller named (2), `Broken` is the machine,
+the build, the store or the measurement (4).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EnginegateError(Exception):
+    """Root of everything this project raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 4
+
+
+class UsageError(EnginegateError):
+    """What the caller named is unknown, unreadable, malformed or impossible."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """An encoder, recipe, backend or target that does not exist."""
+
+    code = "unknown_name"
+
+
+class UnusableCheckpoint(UsageError):
+    """Weights that are missing, truncated, of another architecture, or more than plain tensors."""
+
+    code = "unusable_checkpoint"
+
+
+class UnusableGraph(UsageError):
+    """An ONNX file that cannot be read, or that a builder's parser refuses."""
+
+    code = "unusable_graph"
+
+
+class UnusableInputs(UsageError):
+    """Inputs that are empty, not finite, of the wrong shape, or not the ones a digest pins."""
+
+    code = "unusable_inputs"
+
+
+class BadGateFile(UsageError):
+    """A gate.toml with an unknown key, a bound that is no number, or a bound without a reason."""
+
+    code = "bad_gate_file"
+
+
+class UnsupportedTarget(UsageError):
+    """An engine that this target cannot have, such as FP8 before Ada."""
+
+    code = "unsupported_target"
+
+
+class OutsideProfile(UsageError):
+    """A batch the engine was not built for. It is raised, never clamped."""
+
+    code = "outside_profile"
+
+
+class WritesRefused(UsageError):
+    """Writing baselines in CI, where nobody looks at what is approved."""
+
+    code = "writes_refused"
+
+
+class Broken(EnginegateError):
+    """Machine, build, store or measurement broke: no verdict can rest on it."""
+
+    code = "broken"
+
+
+class MissingLibrary(Broken):
+    """An optional library that is not installed."""
+
+    code = "missing_library"
+
+
+class MissingDevice(Broken):
+    """A device or driver that this action needs and this machine lacks."""
+
+    code = "missing_device"
+
+
+class BuildFailed(Broken):
+    """A builder gave no engine. The message carries the last lines of the vendor's log."""
+
+    code = "build_failed"
+
+
+class StoreFailed(Broken):
+    """The cache, a baseline or the run directory could not be read or written."""
+
+    code = "store_failed"
+
+
+class UnreadableBaseline(StoreFailed):
+    """A baseline that is no JSON, has merge-conflict markers, or has a newer schema."""
+
+    code = "unreadable_baseline"
+
+
+class UnreadableLayerTable(Broken):
+    """A build log or inspector dump without the table that the engine checks read."""
+
+    code = "unreadable_layer_table"
+
+
+class InvalidMeasurement(Broken):
+    """Observations that cannot be compared, such as embeddings of different inputs."""
+
+    code = "invalid_measurement"

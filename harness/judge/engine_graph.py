@@ -1,0 +1,183 @@
+"""Judges a built engine by its layer table, one ONNX node at a time.
+
+Nodes are found through the metadata that the compiler keeps, never through layer names or layer counts: both change with every
+compiler version and target. A node that no layer carries cannot be judged, and what cannot be judged does not pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from harness.judge.onnx_graph import no_blocks
+from harness.judge.structure import QDQ, AttentionCore, Block, GraphView, WeightGemm
+from harness.records.observations import LayerRow, LayerTable, LayerTensor
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Direction, Finding, Judgement, Status
+
+# Layer kinds in which TensorRT computes a matrix product (research of its layer tables: `gemm` alone, or fused with what is
+# around it). Other kinds repeat a MatMul's name when they only finish it, such as a bias moved into the next kernel.
+_GEMM_KINDS = frozenset({"gemm", "runtime_fusion"})
+
+
+def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
+    """How many block GEMMs run with FP8 activations and FP8 weights.
+
+    Half the weight bytes do not prove this: weights stored in FP8 and widened inside a half-precision kernel need as little.
+    """
+    carriers = _carriers(table)
+    gemms = [(block, gemm) for block in view.blocks for gemm in block.gemms]
+    unseen = [gemm.node.name for _, gemm in gemms if gemm.node.name not in carriers]
+    if not gemms:
+        return no_blocks("block_gemms_fp8")
+    if unseen:
+        return _cannot_judge("block_gemms_fp8", unseen, len(gemms))
+    defects = [(block, gemm, words) for block, gemm in gemms if (words := _why_not_fp8(carriers[gemm.node.name]))]
+    good = len(gemms) - len(defects)
+    expected = len(gemms) if policy.block_gemms_fp8 else 0
+    findings = tuple(_gemm_finding(policy, *defect) for defect in defects) if policy.block_gemms_fp8 else ()
+    return _judgement("block_gemms_fp8", good, expected, Direction.EQUAL, len(gemms), policy, findings)
+
+
+def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
+    """How many blocks have both attention MatMuls and the Softmax in one engine layer."""
+    if not view.blocks:
+        return no_blocks("fused_attention")
+    carriers = _carriers(table)
+    unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
+    if unseen:
+        return _cannot_judge("fused_attention", unseen, len(view.blocks))
+    broken = [block for block in view.blocks if not _is_fused(block.core, table)]
+    findings = tuple(_attention_finding(policy, block, carriers) for block in broken) if policy.fused_attention else ()
+    expected = len(view.blocks) if policy.fused_attention else 0
+    good = len(view.blocks) - len(broken)
+    return _judgement("fused_attention", good, expected, Direction.FLOOR, len(view.blocks), policy, findings)
+
+
+def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
+    """How many engine layers do nothing but quantize or de-quantize, beside those that read an input of the graph."""
+    graph_inputs = {port.name for port in view.graph.inputs}
+    alone = [row for row in table.rows if _is_only_qdq(row, view) and not graph_inputs & {tensor.name for tensor in row.inputs}]
+    findings = tuple(_qdq_finding(policy, row) for row in alone)
+    return _judgement("unfused_qdq", len(alone), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
+
+
+def _carriers(table: LayerTable) -> Mapping[str, list[LayerRow]]:
+    found: defaultdict[str, list[LayerRow]] = defaultdict(list)
+    for row in table.rows:
+        for name in row.onnx_nodes:
+            found[name].append(row)
+    return found
+
+
+def _why_not_fp8(rows: Iterable[LayerRow]) -> str | None:
+    products = [row for row in rows if row.kind in _GEMM_KINDS]
+    if not products:
+        return f"no matrix product carries it, only {', '.join(sorted({row.kind for row in rows}))}"
+    return next((words for row in products if (words := _operands_not_fp8(row))), None)
+
+
+def _operands_not_fp8(row: LayerRow) -> str | None:
+    if any(map(_is_fp8, row.inputs)) and any(map(_is_fp8, row.constants)):
+        return None
+    inputs = " and ".join(dict.fromkeys(tensor.datatype for tensor in row.inputs)) or "no"
+    weights = "FP8" if any(map(_is_fp8, row.constants)) else "no FP8"
+    return f"layer {row.name} multiplies {inputs} activations with {weights} weights"
+
+
+def _is_fp8(tensor: LayerTensor) -> bool:
+    return "FP8" in tensor.datatype.upper()
+
+
+def _matmuls(core: AttentionCore) -> tuple[str, str]:
+    return core.scores.name, core.context.name
+
+
+def _is_fused(core: AttentionCore, table: LayerTable) -> bool:
+    return any(core.node_names <= set(row.onnx_nodes) for row in table.rows)
+
+
+def _is_only_qdq(row: LayerRow, view: GraphView) -> bool:
+    return bool(row.onnx_nodes) and all(view.op_types.get(name) in QDQ for name in row.onnx_nodes)
+
+
+def _judgement(
+    metric: str,
+    observed: int,
+    bound: int,
+    direction: Direction,
+    n: int,
+    policy: RecipePolicy,
+    findings: tuple[Finding, ...],
+) -> Judgement:
+    good = {Direction.EQUAL: observed == bound, Direction.FLOOR: observed >= bound, Direction.CEILING: observed <= bound}[direction]
+    return Judgement(
+        metric=metric,
+        status=Status.PASS if good else Status.FAIL,
+        observed=observed,
+        bound=bound,
+        unit="layers" if metric == "unfused_qdq" else "blocks" if metric == "fused_attention" else "nodes",
+        direction=direction,
+        n=n,
+        reason="" if good else _first_of(findings, observed, bound),
+        severity=policy.severity,
+        findings=findings,
+    )
+
+
+def _first_of(findings: tuple[Finding, ...], observed: int, bound: int) -> str:
+    if not findings:
+        return f"found {observed}, expected {bound}"
+    first, *others = findings
+    return f"{first.message} ({len(findings)} such places)" if others else first.message
+
+
+def _cannot_judge(metric: str, unseen: list[str], n: int) -> Judgement:
+    return Judgement(
+        metric=metric,
+        status=Status.INVALID,
+        observed=None,
+        bound=None,
+        unit="nodes",
+        direction=Direction.EQUAL,
+        n=n,
+        reason=f"cannot judge: no engine layer names {unseen[0]} ({len(unseen)} such nodes); build with detailed profiling verbosity",
+    )
+
+
+def _gemm_finding(policy: RecipePolicy, block: Block, gemm: WeightGemm, words: str) -> Finding:
+    return Finding(
+        check="E2",
+        severity=policy.severity,
+        node=gemm.node.name,
+        block=block.index,
+        found=words,
+        expected="a matrix product of FP8 activations and FP8 weights",
+        message=f"block {block.index}: {gemm.node.name}: {words}",
+    )
+
+
+def _attention_finding(policy: RecipePolicy, block: Block, carriers: Mapping[str, list[LayerRow]]) -> Finding:
+    layers = list(dict.fromkeys(row.name for name in _matmuls(block.core) for row in carriers[name]))
+    found = f"attention is split over {', '.join(layers)}"
+    return Finding(
+        check="E4",
+        severity=policy.severity,
+        node=block.core.softmax.name,
+        block=block.index,
+        found=found,
+        expected="one layer that carries both MatMuls and the Softmax",
+        message=f"block {block.index}: {found}",
+    )
+
+
+def _qdq_finding(policy: RecipePolicy, row: LayerRow) -> Finding:
+    return Finding(
+        check="E5",
+        severity=policy.severity,
+        node=row.onnx_nodes[0],
+        block=None,
+        found=f"layer {row.name} only carries {', '.join(row.onnx_nodes)}",
+        expected="every Q/DQ node fused into the layer before or after it",
+        message=f"layer {row.name} does nothing but {', '.join(row.onnx_nodes)}",
+    )

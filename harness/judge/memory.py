@@ -1,0 +1,90 @@
+"""Judges bytes: against the stored baseline, and against what the shapes of the graph predict."""
+
+from __future__ import annotations
+
+from harness.judge.structure import GraphView
+from harness.records.verdict import Direction, Judgement, Status
+
+
+def bytes_against_baseline(
+    metric: str, observed: int | None, approved: int | None, *, is_same_graph: bool, relative_margin: float
+) -> Judgement:
+    """Whether an engine needs no more bytes than the approved one.
+
+    The same graph under the same builder gives the same plan, byte for byte, so nothing is allowed there. Another calibration
+    moves the figure by a few hundred bytes, which `relative_margin` covers when the graphs differ.
+
+    Args:
+        metric: `weights_bytes` or `plan_bytes`.
+        observed, approved: in bytes; None when the source does not say, or when there is no baseline.
+        is_same_graph: whether both engines come from one ONNX file, by digest.
+        relative_margin: for different graphs; 0.001 is a thousandth.
+    """
+    if observed is None:
+        return _bytes(metric, Status.INVALID, observed, approved, "the builder did not say; its log is in the run directory")
+    if approved is None:
+        return _bytes(metric, Status.NO_BASELINE, observed, None, "no baseline of this key; run with --baselines=create to store one")
+    margin = 0.0 if is_same_graph else relative_margin
+    if observed > approved * (1 + margin):
+        excess = f"{observed - approved:+,} bytes ({observed / approved - 1:+.3%})"
+        return _bytes(metric, Status.FAIL, observed, approved, f"{excess}; {_graphs(is_same_graph)}")
+    if observed < approved * (1 - margin):
+        saved = f"{observed - approved:+,} bytes; approve the smaller figure with --baselines=update"
+        return _bytes(metric, Status.PASS, observed, approved, f"baseline_stale: {saved}")
+    return _bytes(metric, Status.PASS, observed, approved, "" if is_same_graph else _graphs(is_same_graph))
+
+
+def weights_ratio(quantized_bytes: int | None, fp16_bytes: int | None, predicted: float | None, *, relative_margin: float) -> Judgement:
+    """FP8 weight bytes over FP16 weight bytes, against the ratio that the graph's shapes predict. Needs no baseline.
+
+    Args:
+        quantized_bytes, fp16_bytes: of the two engines; None when a builder did not say.
+        predicted: `predicted_weights_ratio`; None for a graph without blocks.
+        relative_margin: how far the builders' padding may move it; 0.02 is two percent.
+    """
+    if not quantized_bytes or not fp16_bytes or predicted is None:
+        return _ratio(Status.INVALID, None, predicted, "weight bytes or graph structure are unknown")
+    observed = quantized_bytes / fp16_bytes
+    off = observed / predicted - 1
+    if abs(off) <= relative_margin:
+        return _ratio(Status.PASS, observed, predicted, "")
+    hint = "weights stored wider than FP8, or layers left unquantized" if off > 0 else "more is quantized than the recipe says"
+    return _ratio(Status.FAIL, observed, predicted, f"{off:+.1%} off the prediction: {hint}")
+
+
+def predicted_weights_ratio(fp16: GraphView) -> float | None:
+    """Weight bytes with every block GEMM's weight at one byte an element, over those of the FP16 graph; None without blocks."""
+    total = sum(constant.nbytes for constant in fp16.graph.constants.values())
+    weights = {gemm.constant.name: gemm.constant for block in fp16.blocks for gemm in block.gemms}
+    saved = sum(weight.nbytes - weight.elements for weight in weights.values())
+    return (total - saved) / total if saved else None
+
+
+def _graphs(is_same_graph: bool) -> str:
+    return "the graph is the baseline's own" if is_same_graph else "the graph differs from the baseline's"
+
+
+def _bytes(metric: str, status: Status, observed: int | None, approved: int | None, reason: str) -> Judgement:
+    return Judgement(
+        metric=metric,
+        status=status,
+        observed=observed,
+        bound=approved,
+        unit="bytes",
+        direction=Direction.CEILING,
+        n=1,
+        reason=reason,
+    )
+
+
+def _ratio(status: Status, observed: float | None, predicted: float | None, reason: str) -> Judgement:
+    return Judgement(
+        metric="weights_ratio",
+        status=status,
+        observed=observed,
+        bound=predicted,
+        unit="",
+        direction=Direction.EQUAL,
+        n=1,
+        reason=reason,
+    )

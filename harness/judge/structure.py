@@ -1,0 +1,192 @@
+"""Finds the transformer blocks of an ONNX graph by what repeats in it, never by what its nodes are called.
+
+A block is one attention core (two MatMuls of activations around a Softmax) and the weight GEMMs that belong to it: those that
+feed the core directly (q, k, v), and those that come after it and before the next core is fed (out, fc, proj).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode
+
+QUANTIZE = frozenset({"QuantizeLinear", "TRT_FP8QuantizeLinear"})
+DEQUANTIZE = frozenset({"DequantizeLinear", "TRT_FP8DequantizeLinear"})
+QDQ = QUANTIZE | DEQUANTIZE
+
+_GEMMS = frozenset({"MatMul", "Gemm"})
+# Nodes that move or retype numbers without computing new ones; a walk may pass them.
+MOVES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+# Between scores and Softmax: the scaling, and the additive mask.
+_SCORES = MOVES | QDQ | {"Add", "Div", "Mul"}
+
+# A tensor's shape says nothing about its numbers: a walk along numbers ends there.
+_SHAPES = frozenset({"Shape", "Size"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightGemm:
+    """A MatMul or Gemm with constant weights.
+
+    Attributes:
+        activation, weight: names of its two operand tensors.
+        constant: the initializer at the end of the weight operand's chain.
+    """
+
+    node: OnnxNode
+    activation: str
+    weight: str
+    constant: OnnxConstant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCore:
+    """Scores MatMul, Softmax and context MatMul of one attention."""
+
+    scores: OnnxNode
+    softmax: OnnxNode
+    context: OnnxNode
+
+    @property
+    def node_names(self) -> frozenset[str]:
+        """The three nodes that a fused attention layer must carry."""
+        return frozenset({self.scores.name, self.softmax.name, self.context.name})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One transformer block."""
+
+    index: int
+    core: AttentionCore
+    gemms: tuple[WeightGemm, ...]
+
+
+class GraphView:
+    """An `OnnxGraph` with the questions that structure asks of it."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.graph = graph
+
+    @cached_property
+    def producers(self) -> Mapping[str, OnnxNode]:
+        """Tensor name to the node that makes it."""
+        return {output: node for node in self.graph.nodes for output in node.outputs if output}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[OnnxNode, ...]]:
+        """Tensor name to the nodes that read it."""
+        found: dict[str, list[OnnxNode]] = {}
+        for node in self.graph.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def op_types(self) -> Mapping[str, str]:
+        """Node name to operator."""
+        return {node.name: node.op_type for node in self.graph.nodes}
+
+    def source(self, tensor: str, passing: frozenset[str]) -> OnnxNode | None:
+        """The first node upstream of `tensor` that is not one of `passing`, following first inputs."""
+        node = self.producers.get(tensor)
+        while node is not None and node.op_type in passing:
+            node = self.producers.get(node.inputs[0])
+        return node
+
+    def constant_behind(self, tensor: str) -> OnnxConstant | None:
+        """The initializer that `tensor` is a moved or de-quantized form of; None when it is computed."""
+        node = self.producers.get(tensor)
+        while node is not None and node.op_type in MOVES | QDQ:
+            tensor = node.inputs[0]
+            node = self.producers.get(tensor)
+        return self.graph.constants.get(tensor) if node is None else None
+
+    @cached_property
+    def weight_gemms(self) -> Mapping[str, WeightGemm]:
+        """Node name to weight GEMM, in graph order."""
+        return {node.name: gemm for node in self.graph.nodes if (gemm := self._weight_gemm(node)) is not None}
+
+    def _weight_gemm(self, node: OnnxNode) -> WeightGemm | None:
+        if node.op_type not in _GEMMS:
+            return None
+        constants = [self.constant_behind(name) for name in node.inputs[:2]]
+        if (constants[0] is None) == (constants[1] is None):
+            return None  # two activations, or two constants: neither is an activation times a weight
+        side = 0 if constants[0] is not None else 1
+        constant = constants[side]
+        assert constant is not None  # for the type checker: `side` is the one that is not None
+        return WeightGemm(node=node, activation=node.inputs[1 - side], weight=node.inputs[side], constant=constant)
+
+    @cached_property
+    def cores(self) -> tuple[AttentionCore, ...]:
+        """Attention cores, in graph order."""
+        softmaxes = (node for node in self.graph.nodes if node.op_type == "Softmax")
+        return tuple(core for softmax in softmaxes if (core := self._core(softmax)) is not None)
+
+    def _core(self, softmax: OnnxNode) -> AttentionCore | None:
+        scores = self._activation_gemm_before(softmax.inputs[0])
+        context = next(self._activation_gemms_after(softmax.outputs[0]), None)
+        if scores is None or context is None:
+            return None
+        return AttentionCore(scores=scores, softmax=softmax, context=context)
+
+    def _activation_gemm_before(self, tensor: str) -> OnnxNode | None:
+        pending = [tensor]
+        while pending:
+            node = self.producers.get(pending.pop())
+            if node is None:
+                continue
+            if node.op_type == "MatMul" and node.name not in self.weight_gemms:
+                return node
+            if node.op_type in _SCORES:
+                pending.extend(node.inputs)
+        return None
+
+    def _activation_gemms_after(self, tensor: str) -> Iterator[OnnxNode]:
+        for node in self.consumers.get(tensor, ()):
+            if node.op_type == "MatMul" and node.name not in self.weight_gemms:
+                yield node
+            elif node.op_type in MOVES | QDQ:
+                yield from self._activation_gemms_after(node.outputs[0])
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Transformer blocks, in graph order; what lies before the first and after the last belongs to none."""
+        before = [self._gemms_feeding(core) for core in self.cores]
+        feeding = {gemm.node.name for gemms in before for gemm in gemms}
+        after = self._gemms_after_cores(feeding)
+        if len(after) > 1:
+            after[-1] = after[-1][: len(after[0])]  # what the last block has beyond the first one's is the head
+        return tuple(Block(index=index, core=core, gemms=(*before[index], *after[index])) for index, core in enumerate(self.cores))
+
+    def _gemms_feeding(self, core: AttentionCore) -> tuple[WeightGemm, ...]:
+        """Weight GEMMs from which the core is reached without passing another weight GEMM."""
+        found: dict[str, WeightGemm] = {}
+        seen: set[str] = set()
+        pending = [*core.scores.inputs, *core.context.inputs]
+        while pending:
+            tensor = pending.pop()
+            node = self.producers.get(tensor)
+            if node is None or tensor in seen or node.op_type in _SHAPES:
+                continue
+            seen.add(tensor)
+            if node.name in self.weight_gemms:
+                found[node.name] = self.weight_gemms[node.name]
+            else:
+                pending.extend(node.inputs)
+        return tuple(gemm for name, gemm in self.weight_gemms.items() if name in found)
+
+    def _gemms_after_cores(self, feeding: set[str]) -> list[list[WeightGemm]]:
+        """For each core, the weight GEMMs that have it as their last core upstream, without those that feed the next."""
+        depth: dict[str, int] = {}
+        ends = {core.context.name for core in self.cores}
+        after: list[list[WeightGemm]] = [[] for _ in self.cores]
+        for node in self.graph.nodes:
+            cores_upstream = max((depth.get(name, 0) for name in node.inputs), default=0) + (node.name in ends)
+            depth.update(dict.fromkeys(node.outputs, cores_upstream))
+            if cores_upstream and node.name in self.weight_gemms and node.name not in feeding:
+                after[cores_upstream - 1].append(self.weight_gemms[node.name])
+        return after

@@ -1,0 +1,62 @@
+"""Runs inputs through a session, in batches that its engine was built for."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from harness.contracts import Session
+from harness.errors import InvalidMeasurement, OutsideProfile
+from harness.records.observations import Embeddings, EncoderInputs, Float32Array, Tensors
+from harness.records.spec import BatchProfile
+
+
+def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, made_by: str) -> Embeddings:
+    """Embeddings of all inputs, as the engine gives them.
+
+    Args:
+        session: an engine with one output, whatever its name.
+        inputs: rows for one tower, any number of them.
+        profile: the batches the engine accepts.
+        made_by: who computes, for people.
+
+    Returns:
+        float32 [n, d], in the inputs' order.
+
+    Raises:
+        OutsideProfile: the inputs cannot be cut into batches that the engine accepts.
+        InvalidMeasurement: the engine has several outputs, or gives another number of rows than it got.
+    """
+    edges = pairwise(accumulate(batch_sizes(len(inputs), profile), initial=0))
+    parts = [_embed_batch(session, {inputs.name: inputs.rows[start:end]}, made_by) for start, end in edges]
+    return Embeddings(rows=np.concatenate(parts), ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+
+
+def batch_sizes(rows: int, profile: BatchProfile) -> tuple[int, ...]:
+    """Batches that cover `rows`, as even as they can be: near the profile's optimum, and none outside it.
+
+    An uneven last batch could fall below the minimum; padding it would show a batch that nobody asked for.
+    """
+    batches = max(1, min(-(-rows // profile.optimum), rows // profile.minimum))
+    small, larger = divmod(rows, batches)
+    sizes = (small + 1,) * larger + (small,) * (batches - larger)
+    if sizes[0] not in profile or sizes[-1] not in profile:
+        raise OutsideProfile(
+            f"{rows} rows cannot be cut into batches of {profile.minimum} to {profile.maximum}; "
+            "give another number of rows, or build the engine with a wider --batch"
+        )
+    return sizes
+
+
+def _embed_batch(session: Session, rows: Tensors, made_by: str) -> Float32Array:
+    feed = session.upload(rows)
+    session.launch(feed)
+    outputs = session.download(feed)
+    if len(outputs) != 1:
+        raise InvalidMeasurement(f"{made_by} has outputs {sorted(outputs)}; expected one, the embedding")
+    (embedding,) = outputs.values()
+    sent = len(next(iter(rows.values())))
+    if embedding.ndim != 2 or len(embedding) != sent:
+        raise InvalidMeasurement(f"{made_by} gave {list(embedding.shape)} for a batch of {sent}; expected [{sent}, d]")
+    return embedding.astype(np.float32)

@@ -1,0 +1,46 @@
+"""Builds one engine for a caller who wants the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BuildFailed
+from harness.pipeline.making import Maker, Progress
+from harness.pipeline.seeing import Pipeline
+from harness.prepare.checkpoint import require_arch
+from harness.records.spec import EngineSpec
+from harness.store.atomic import copy_atomically, write_atomically
+from harness.store.cache import ArtifactCache, default_cache_dir
+from harness.store.codec import to_json
+
+ENGINE_SCHEMA = "enginegate/engine/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftEngine:
+    """What `build` left for the caller: the engine file, and its record as a JSON document."""
+
+    path: Path
+    document: str
+
+
+def build_engine(spec: EngineSpec, *, cache_dir: Path | None, out: Path | None, progress: Progress) -> LeftEngine:
+    """Build one engine, through the cache, and leave it under `out` with its record; without `out`, in the cache.
+
+    Raises:
+        UsageError: something in `spec` is unknown or impossible.
+        Broken: the machine, the build or the store failed.
+    """
+    require_arch(spec.encoder.arch)
+    pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=1, progress=progress)
+    artifact = pipeline.maker.engine(spec)
+    if artifact.path is None:
+        raise BuildFailed(f"{spec.id} has no engine file: its backend runs the checkpoint itself; choose another backend")
+    path = out / f"{spec.stem}{artifact.path.suffix}" if out else artifact.path
+    record = {"schema": ENGINE_SCHEMA, "file": path.name, "sha256": artifact.sha256, "engine": pipeline.engine_row(spec)}
+    document = to_json(record)
+    if out is not None:
+        copy_atomically(artifact.path, path)
+        write_atomically(out / f"{spec.stem}.json", document)
+    return LeftEngine(path=path, document=document.decode().rstrip())

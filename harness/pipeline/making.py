@@ -1,0 +1,268 @@
+"""What is made: inputs, ONNX files, engines and references, each fetched from the cache under a key that names what makes it.
+
+So a warm run imports neither torch nor Model Optimizer, and within one process every step happens once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from harness.errors import EnginegateError, MissingLibrary, UnsupportedTarget
+from harness.need import version_of
+from harness.pipeline.names import backend_of
+from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
+from harness.records.observations import Embeddings, EncoderInputs
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.store.cache import ArtifactCache, CacheEntry
+from harness.store.codec import from_plain, to_plain
+
+if TYPE_CHECKING:
+    from harness.contracts import Backend
+
+Made = TypeVar("Made")
+Progress = Callable[[str], AbstractContextManager[None]]
+
+CALIBRATION_ROWS = 128  # pairs; the scales behind the shipped baselines were set by as many
+
+# Libraries whose version changes what preparation makes, and what inputs are.
+_PREPARED_BY = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnx-graphsurgeon")
+_READ_BY = ("open-clip-torch", "torchvision", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnnxFacts:
+    opset: int
+    repairs: tuple[Repair, ...]
+    amax: Mapping[str, float]
+    calibration: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InputFacts:
+    name: str
+    ids: tuple[str, ...]
+    digest: str
+
+
+class Once:
+    """Remembers what was made, and what broke: neither is tried again for every gate that needs it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Any] = {}
+        self._broken: dict[tuple[object, ...], EnginegateError] = {}
+
+    def __call__(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """The thing of that key, made now unless it was.
+
+        Raises:
+            EnginegateError: what `make` raised, the first time or now.
+        """
+        if key in self._broken:
+            raise self._broken[key]
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except EnginegateError as error:
+                self._broken[key] = error
+                raise
+        return self._made[key]
+
+
+class Maker:
+    """Makes what a run asks for.
+
+    Args:
+        cache: where artifacts live between runs.
+        progress: called as a context manager with what is being done, for people.
+    """
+
+    def __init__(self, cache: ArtifactCache, progress: Progress) -> None:
+        self._cache = cache
+        self._progress = progress
+        self._once = Once()
+        self._engines: dict[EngineSpec, EngineArtifact] = {}
+
+    def origin(self, encoder: EncoderSpec) -> str:
+        """Where the weights come from, free of paths."""
+        from harness.prepare.checkpoint import weights_origin
+
+        return self._once(("origin", encoder.weights), lambda: weights_origin(encoder))
+
+    def inputs(self, encoder: EncoderSpec, split: str, rows: int) -> EncoderInputs:
+        """Inputs of a split as the encoder takes them."""
+        # Only pretrained tags carry a preprocessing of their own; all other weights of a configuration share theirs.
+        origin = self.origin(encoder)
+        shared = encoder if origin == encoder.weights and encoder.seed is None else replace(encoder, weights="seeded:0")
+        return self._once(("inputs", shared, split, rows), lambda: self._inputs(shared, split, rows))
+
+    def onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
+        """The exported encoder."""
+        return self._once(("onnx", encoder, recipe), lambda: self._onnx(encoder, recipe))
+
+    def engine(self, spec: EngineSpec) -> EngineArtifact:
+        """The built engine.
+
+        Raises:
+            UnsupportedTarget: the backend compiles for a GPU and none is named, or that GPU cannot have it.
+            MissingLibrary: the backend cannot build here, in its own words.
+        """
+        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec))
+        return self._engines[spec]
+
+    def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
+        """FP32 embeddings of `inputs`, by PyTorch."""
+        return self._once(("reference", encoder, inputs.digest), lambda: self._reference(encoder, inputs))
+
+    @property
+    def engines(self) -> tuple[EngineSpec, ...]:
+        """Every engine that was made or found so far."""
+        return tuple(self._engines)
+
+    def _inputs(self, encoder: EncoderSpec, split: str, rows: int) -> EncoderInputs:
+        from harness.prepare.inputs import Split, make_inputs, split_source
+
+        made_from = {
+            "arch": encoder.arch,
+            "tower": str(encoder.tower),
+            "preprocessing": encoder.weights,
+            "source": split_source(Split(split), rows),
+            "versions": _versions(_READ_BY),
+            "code": code_digest("harness.prepare"),
+        }
+
+        def build(folder: Path) -> Mapping[str, Any]:
+            made = make_inputs(encoder, Split(split), rows)
+            np.savez(folder / "inputs.npz", rows=made.rows)
+            return to_plain(_InputFacts(name=made.name, ids=made.ids, digest=made.digest))
+
+        entry = self._fetch("inputs", made_from, build, doing=f"reading {rows} {split} inputs for {encoder.name}")
+        facts = _facts(_InputFacts, entry)
+        return EncoderInputs(name=facts.name, rows=_array(entry, "inputs.npz"), ids=facts.ids, digest=facts.digest)
+
+    def _onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
+        from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
+        from harness.prepare.inputs import Split, split_source
+
+        source = split_source(Split.CALIBRATION, CALIBRATION_ROWS) if recipe.is_quantized else None
+        made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source}
+
+        def build(folder: Path) -> Mapping[str, Any]:
+            calibration = self.inputs(encoder, Split.CALIBRATION, CALIBRATION_ROWS) if recipe.is_quantized else None
+            made = make_onnx(encoder, recipe, calibration, folder)
+            digest = calibration.digest if calibration else None
+            return to_plain(_OnnxFacts(opset=made.opset, repairs=made.repairs, amax=made.amax, calibration=digest))
+
+        entry = self._fetch("onnx", made_from, build, doing=f"preparing {encoder.name} {recipe}")
+        facts, model = _facts(_OnnxFacts, entry), entry.files[ONNX_FILE]
+        return OnnxArtifact(
+            encoder=encoder,
+            recipe=recipe,
+            origin=self.origin(encoder),
+            path=entry.path(ONNX_FILE),
+            sha256=model.sha256,
+            nbytes=model.nbytes,
+            opset=facts.opset,
+            calibration=facts.calibration,
+            repairs=facts.repairs,
+            log=entry.path(LOG_FILE),
+            versions=_versions(_PREPARED_BY),
+        )
+
+    def _prepared_from(self, encoder: EncoderSpec) -> dict[str, Any]:
+        return {
+            "arch": encoder.arch,
+            "tower": str(encoder.tower),
+            "weights": self.origin(encoder),
+            "versions": _versions(_PREPARED_BY),
+            "code": code_digest("harness.prepare"),
+        }
+
+    def _engine(self, spec: EngineSpec) -> EngineArtifact:
+        backend = backend_of(spec.backend)
+        _require_possible(backend, spec)
+        source = self.onnx(spec.encoder, spec.recipe)
+        made_from = {
+            "onnx": source.sha256,
+            "backend": backend.name,
+            "version": backend.version,
+            "target": spec.target,
+            "batch": str(spec.batch),
+            "code": code_digest("harness.backends"),
+        }
+
+        def build(folder: Path) -> Mapping[str, Any]:
+            return to_plain(backend.build(source.path, spec, folder))
+
+        entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
+        built = _facts(BuiltFiles, entry)
+        engine = entry.files[built.engine]
+        return EngineArtifact(
+            spec=spec,
+            source=source,
+            backend_version=backend.version,
+            path=entry.path(built.engine),
+            sha256=engine.sha256,
+            plan_bytes=engine.nbytes,
+            build_seconds=entry.build_seconds,
+            log=entry.path(built.log) if built.log else None,
+            cache_hit=entry.hit,
+        )
+
+    def _reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
+        def build(folder: Path) -> Mapping[str, Any]:
+            from harness.prepare.encoder_onnx import reference_rows
+
+            np.savez(folder / "embeddings.npz", rows=reference_rows(encoder, inputs))
+            return {}
+
+        made_from = {**self._prepared_from(encoder), "inputs": inputs.digest}
+        entry = self._fetch("reference", made_from, build, doing=f"running {encoder.name} in FP32")
+        rows = _array(entry, "embeddings.npz")
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
+
+    def _fetch(self, kind: str, made_from: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]], *, doing: str) -> CacheEntry:
+        def build_with_words(folder: Path) -> Mapping[str, Any]:
+            with self._progress(doing):
+                return build(folder)
+
+        return self._cache.fetch(kind, made_from, build_with_words)
+
+
+def code_digest(package: str) -> str:
+    """sha256 over the source files of one of our packages: what made an artifact includes our own code."""
+    digest = hashlib.sha256()
+    files = {path.name: path.read_bytes() for path in importlib.resources.files(package).iterdir() if path.name.endswith(".py")}
+    for name, content in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
+    return {name: version_of(name) or "absent" for name in distributions}
+
+
+def _facts(cls: type[Made], entry: CacheEntry) -> Made:
+    return from_plain(cls, dict(entry.facts), origin=str(entry.folder))
+
+
+def _array(entry: CacheEntry, name: str) -> Any:
+    with np.load(entry.path(name), allow_pickle=False) as arrays:
+        return arrays["rows"]
+
+
+def _require_possible(backend: Backend, spec: EngineSpec) -> None:
+    from harness.contracts import Action, Capability
+
+    if spec.target is None and Capability.COMPILES_FOR_GPU in backend.capabilities:
+        raise UnsupportedTarget(f"{backend.name} compiles for a GPU and none was named; add --target, such as --target SM89")
+    reason = backend.why_not(Action.BUILD, spec)
+    if reason is not None:
+        raise MissingLibrary(f"{spec.id} cannot be built here: {reason}")

@@ -1,0 +1,261 @@
+"""What a suite looks through: observations of engines, the bounds that apply, and the baselines they are compared with.
+
+It stands on the pipeline, keeps what was seen in the run directory, and is the only place where a run may write a baseline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import EnginegateError
+from harness.judge.latency import ratio_of
+from harness.pipeline.names import backend_of
+from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.spec import EngineSpec, PreparedSpec, Recipe
+from harness.records.verdict import Judgement, Status
+from harness.store.baselines import BaselineStore, Exercised
+
+if TYPE_CHECKING:
+    from harness.judge.structure import GraphView
+    from harness.pipeline.seeing import LatencyPair, Pipeline
+    from harness.records.observations import Embeddings, LayerTable, MemoryReading
+    from harness.records.policy import GatePolicy, RecipePolicy
+    from harness.records.run import EngineRow
+    from harness.store.run_directory import RunDirectory
+
+# What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
+STORED_METRICS = frozenset({"centred_snr_db", "latency_ratio", "plan_bytes", "weights_bytes"})
+
+Subject = EngineSpec | PreparedSpec
+
+
+class Observer:
+    """Looks at engines for suites; each thing is made once.
+
+    Args:
+        folder: where samples, embeddings, layer tables and vendor logs are kept.
+        mode: whether baselines are compared with, created or updated.
+    """
+
+    def __init__(self, pipeline: Pipeline, folder: RunDirectory, policy: GatePolicy, baselines: BaselineStore, mode: BaselineMode) -> None:
+        self._pipeline = pipeline
+        self._folder = folder
+        self._policy = policy
+        self._baselines = baselines
+        self._mode = mode
+        self._kept: set[str] = set()
+        self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
+        self._used: set[BaselineKey] = set()
+
+    # -- observations ------------------------------------------------------------------------------------------------------
+
+    def embeddings(self, engine: EngineSpec) -> Embeddings:
+        """The engine's embeddings of the evaluation inputs; also kept in the run directory."""
+        seen = self._pipeline.embeddings(engine)
+        self._keep_embeddings(engine.id, seen)
+        return seen
+
+    def reference(self, subject: Subject) -> Embeddings:
+        """FP32 torch's embeddings of the same inputs."""
+        seen = self._pipeline.reference(subject.encoder)
+        self._keep_embeddings(f"{subject.encoder.name}-fp32", seen)
+        return seen
+
+    def graph(self, subject: Subject) -> GraphView:
+        """The exported ONNX graph, with its structure."""
+        return self._pipeline.graph(subject.encoder, subject.recipe)
+
+    def layers(self, engine: EngineSpec) -> LayerTable:
+        """The engine's layer table."""
+        return self._pipeline.layers(engine)
+
+    def memory(self, engine: EngineSpec) -> MemoryReading:
+        """What the engine needs, in bytes."""
+        return self._pipeline.memory(engine)
+
+    def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int) -> LatencyPair:
+        """Interleaved single-row launches of two engines; raw samples are kept in the run directory."""
+        pair = self._pipeline.latency(candidate, reference, rounds=rounds)
+        samples = {"candidate_ms": pair.candidate.ms, "reference_ms": pair.reference.ms}
+        self._samples[candidate] = samples
+        self._keep(f"{candidate.id}-latency", **{name: np.asarray(ms) for name, ms in samples.items()})
+        return pair
+
+    def fp16_of(self, engine: EngineSpec) -> EngineSpec:
+        """The same encoder on the same backend without quantization."""
+        return replace(engine, recipe=Recipe.FP16)
+
+    # -- what applies ------------------------------------------------------------------------------------------------------
+
+    def limit(self, metric: str, engine: EngineSpec) -> float:
+        """The absolute limit that gate.toml has for `metric`."""
+        return self._policy.limit(metric, engine)
+
+    def margin(self, metric: str, engine: EngineSpec) -> float:
+        """How far gate.toml lets `metric` be from what it is compared with."""
+        return self._policy.margin(metric, engine)
+
+    def promise(self, subject: Subject) -> RecipePolicy:
+        """What the recipe promises of every graph and engine made with it."""
+        return self._policy.policy(subject.recipe)
+
+    def approved(self, metric: str, engine: EngineSpec) -> float | None:
+        """The baseline's figure for `metric`; None where there is none, or where it was seen on other inputs."""
+        baseline = self._baseline(engine)
+        if baseline is None:
+            return None
+        if metric == "centred_snr_db" and baseline.provenance.get("inputs") != self._pipeline.reference(engine.encoder).inputs_digest:
+            return None
+        return baseline.figures.get(metric)
+
+    def is_approved_graph(self, engine: EngineSpec) -> bool:
+        """Whether the engine was built from the very ONNX file that the baseline's was."""
+        baseline = self._baseline(engine)
+        return baseline is not None and baseline.onnx_sha256 == self._onnx_sha256(engine)
+
+    def _baseline(self, engine: EngineSpec) -> Baseline | None:
+        self._used.add(self._pipeline.baseline_key(engine))
+        return self._baselines.find(self._pipeline.baseline_key(engine))
+
+    def _onnx_sha256(self, engine: EngineSpec) -> str:
+        return self._pipeline.maker.onnx(engine.encoder, engine.recipe).sha256
+
+    # -- baselines ---------------------------------------------------------------------------------------------------------
+
+    def settle(self, judgement: Judgement, subject: Subject) -> Judgement:
+        """The judgement as it counts: the run that approves a figure does not fail over the one it replaces."""
+        if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:
+            return judgement
+        if self._may_write(judgement, subject):
+            before = self._baseline(subject)
+            self._write(judgement, subject)
+            reason = "baseline_created" if before is None or judgement.metric not in before.figures else "baseline_updated"
+            return replace(judgement, status=Status.PASS, reason=reason)
+        if judgement.status is Status.NO_BASELINE:
+            return replace(judgement, reason=judgement.reason + self._words_on_nearest(subject))
+        return judgement
+
+    def trim(self, *, every_encoder: bool, every_recipe: bool) -> list[BaselineKey]:
+        """Remove baselines of this run's backends that nothing in it asked for, and say which.
+
+        Args:
+            every_encoder, every_recipe: whether the run was narrowed to none of them by option.
+        """
+        used = self._used
+        return self._baselines.trim(
+            used,
+            [
+                Exercised(
+                    machine_class=key.machine_class,
+                    backend=key.backend,
+                    backend_version=key.backend_version,
+                    encoders=None if every_encoder else frozenset(f"{one.arch}/{one.tower}" for one in used),
+                    recipes=None if every_recipe else frozenset(one.recipe for one in used),
+                    batches=frozenset(one.batch for one in used),
+                )
+                for key in used
+            ],
+        )
+
+    def _may_write(self, judgement: Judgement, engine: EngineSpec) -> bool:
+        """Whether this run approves the figure. Creating adds what is missing; it replaces nothing, and mixes no two graphs."""
+        if judgement.observed is None or self._mode not in (BaselineMode.CREATE, BaselineMode.UPDATE):
+            return False
+        before = self._baseline(engine)
+        if before is None or self._mode is BaselineMode.UPDATE:
+            return True
+        return judgement.metric not in before.figures and before.onnx_sha256 == self._onnx_sha256(engine)
+
+    def _words_on_nearest(self, engine: EngineSpec) -> str:
+        near = self._baselines.nearest(self._pipeline.baseline_key(engine))[:2]
+        shown = ", ".join(f"{key.backend} {key.backend_version} with weights {key.weights} and batch {key.batch}" for key in near)
+        return f" (there is one for {shown})" if near else ""
+
+    def _write(self, judgement: Judgement, engine: EngineSpec) -> None:
+        key, onnx_sha256 = self._pipeline.baseline_key(engine), self._onnx_sha256(engine)
+        samples = self._samples.get(engine, {}) if judgement.metric == "latency_ratio" else {}
+
+        def changed(before: Baseline | None) -> Baseline:
+            kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
+            return Baseline(
+                key=key,
+                figures={**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement, engine)},
+                onnx_sha256=onnx_sha256,
+                samples={**(kept.samples if kept else {}), **samples},
+                provenance={**(kept.provenance if kept else {}), **self._provenance(judgement.metric, engine)},
+            )
+
+        self._baselines.change(key, changed)
+
+    def _stored_figure(self, judgement: Judgement, engine: EngineSpec) -> float:
+        if judgement.metric == "latency_ratio":
+            samples = self._samples[engine]
+            return round(ratio_of(samples["candidate_ms"], samples["reference_ms"]), 4)
+        assert judgement.observed is not None  # for the type checker: `settle` looked
+        return round(judgement.observed, 4)
+
+    def _provenance(self, metric: str, engine: EngineSpec) -> dict[str, str]:
+        from harness.measure.machine import this_machine
+
+        machine = this_machine()
+        facts = {
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cpu": f"{machine.cpu_model}, {machine.cpu_count} cores",
+            "system": f"{machine.system} {machine.architecture}, Python {machine.python}",
+            "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
+        }
+        if metric == "centred_snr_db":
+            facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
+        return facts
+
+    # -- the run directory -------------------------------------------------------------------------------------------------
+
+    def engine_rows(self) -> tuple[EngineRow, ...]:
+        """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
+        return tuple(self._engine_row(engine) for engine in self._pipeline.maker.engines)
+
+    def _engine_row(self, engine: EngineSpec) -> EngineRow:
+        self._keep_logs(engine)
+        return self._pipeline.engine_row(engine, layer_table=self._keep_layers(engine))
+
+    def _keep_layers(self, engine: EngineSpec) -> str | None:
+        from harness.contracts import Capability
+        from harness.store.codec import to_json
+
+        if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
+            return None
+        name = f"layers/{_file_name(engine.id)}.json"
+        if name not in self._kept:
+            try:
+                table = self._pipeline.layers(engine)
+            except EnginegateError:  # the gate that reads the table says why it cannot; the record says there is none
+                return None
+            self._folder.save_text(name, to_json(table).decode())
+            self._kept.add(name)
+        return name
+
+    def _keep_logs(self, engine: EngineSpec) -> None:
+        artifact = self._pipeline.maker.engine(engine)
+        logs = {f"logs/{_file_name(engine.id)}.log": artifact.log}
+        if artifact.source is not None:
+            logs[f"logs/{_file_name(engine.prepared.id)}-prepare.log"] = artifact.source.log
+        for name, log in logs.items():
+            if log is not None and name not in self._kept:
+                self._folder.copy_in(name, log)
+                self._kept.add(name)
+
+    def _keep_embeddings(self, name: str, seen: Embeddings) -> None:
+        self._keep(f"{name}-embeddings", rows=seen.rows, ids=np.asarray(seen.ids), inputs_digest=np.asarray(seen.inputs_digest))
+
+    def _keep(self, name: str, **arrays: np.ndarray) -> None:
+        if name not in self._kept:
+            self._folder.save_arrays(_file_name(name), **arrays)
+            self._kept.add(name)
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "-")

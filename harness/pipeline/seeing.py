@@ -1,0 +1,163 @@
+"""What is seen of what was made: graphs, layers, memory, embeddings and times."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import BuildFailed, EnginegateError
+from harness.pipeline.making import Maker, Once, Progress
+from harness.pipeline.names import backend_of
+from harness.records.baseline import BaselineKey
+from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, TimingSamples
+from harness.records.run import EngineRow
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+
+if TYPE_CHECKING:
+    from harness.judge.structure import GraphView
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPair:
+    """Interleaved launches of a candidate and its reference, one of each a round."""
+
+    candidate: TimingSamples
+    reference: TimingSamples
+
+
+class Pipeline:
+    """Looks at what a `Maker` makes, each thing once a session.
+
+    Args:
+        maker: makes it.
+        evaluation_rows: how many evaluation inputs embeddings are compared on.
+        progress: called as a context manager with what is being done, for people.
+    """
+
+    def __init__(self, maker: Maker, *, evaluation_rows: int, progress: Progress) -> None:
+        self.maker = maker
+        self._evaluation_rows = evaluation_rows
+        self._progress = progress
+        self._once = Once()
+
+    def graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:
+        """The exported graph, with its structure."""
+        return self._once(("graph", encoder, recipe), lambda: self._graph(encoder, recipe))
+
+    def layers(self, spec: EngineSpec) -> LayerTable:
+        """The engine's layer table."""
+        return self._once(("layers", spec), lambda: self._layers(spec))
+
+    def memory(self, spec: EngineSpec) -> MemoryReading:
+        """What the engine needs, in bytes."""
+        return self._once(("memory", spec), lambda: self._memory(spec))
+
+    def reference(self, encoder: EncoderSpec) -> Embeddings:
+        """FP32 embeddings of the evaluation inputs, by PyTorch."""
+        return self.maker.reference(encoder, self._evaluation(encoder))
+
+    def embeddings(self, spec: EngineSpec) -> Embeddings:
+        """The engine's embeddings of the evaluation inputs. The engine runs in every session."""
+        return self._once(("embeddings", spec), lambda: self._embeddings(spec))
+
+    def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int, seed: int = 0) -> LatencyPair:
+        """Interleaved single-row launches of two engines of one encoder."""
+        key = ("latency", candidate, reference, rounds, seed)
+        return self._once(key, lambda: self._latency(candidate, reference, rounds, seed))
+
+    def baseline_key(self, spec: EngineSpec) -> BaselineKey:
+        """Under which key observations of this engine are stored on this machine."""
+        from harness.measure.machine import machine_class
+
+        return BaselineKey(
+            machine_class=machine_class(spec.backend, spec.target),
+            arch=spec.encoder.arch,
+            tower=spec.encoder.tower,
+            recipe=spec.recipe,
+            backend=spec.backend,
+            backend_version=backend_of(spec.backend).version,
+            weights=self.maker.origin(spec.encoder),
+            batch=str(spec.batch),
+        )
+
+    def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None) -> EngineRow:
+        """The engine as run records list it. `layer_table` is where its table was kept."""
+        artifact = self.maker.engine(spec)
+        memory = self._memory_or_none(spec)
+        source = artifact.source
+        return EngineRow(
+            encoder=spec.encoder.name,
+            recipe=spec.recipe,
+            backend=spec.backend,
+            backend_version=artifact.backend_version,
+            target=spec.target,
+            batch=str(spec.batch),
+            weights=self.maker.origin(spec.encoder),
+            weights_bytes=memory.weights_bytes if memory else None,
+            plan_bytes=artifact.plan_bytes,
+            activation_bytes=memory.activation_bytes if memory else None,
+            onnx_bytes=source.nbytes if source else None,
+            onnx_sha256=source.sha256 if source else None,
+            build_seconds=artifact.build_seconds,
+            cache="hit" if artifact.cache_hit else "miss",
+            layer_table=layer_table,
+            repairs=source.repairs if source else (),
+        )
+
+    def _memory_or_none(self, spec: EngineSpec) -> MemoryReading | None:
+        """None where a log does not say: the figure is then unknown in the record, and the gate that needs it fails."""
+        try:
+            return self.memory(spec)
+        except EnginegateError:
+            return None
+
+    def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
+        return self.maker.inputs(encoder, "evaluation", self._evaluation_rows)
+
+    def _embeddings(self, spec: EngineSpec) -> Embeddings:
+        from harness.measure.embeddings import embed
+
+        engine, inputs = self.maker.engine(spec), self._evaluation(spec.encoder)
+        with self._progress(f"running {spec.id}"), backend_of(spec.backend).open(engine) as session:
+            return embed(session, inputs, profile=spec.batch, made_by=spec.id)
+
+    def _graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:
+        from harness.judge.structure import GraphView
+        from harness.measure.onnx_graph import read_onnx_graph
+
+        return GraphView(read_onnx_graph(self.maker.onnx(encoder, recipe).path))
+
+    def _layers(self, spec: EngineSpec) -> LayerTable:
+        from harness.measure.layers import read_layer_table
+
+        return read_layer_table(self._log_of(spec))
+
+    def _memory(self, spec: EngineSpec) -> MemoryReading:
+        from harness.contracts import Capability
+        from harness.measure.memory import onnx_memory, read_build_memory
+
+        plan_bytes = self.maker.engine(spec).plan_bytes or 0
+        if Capability.ENGINE_IS_ONNX in backend_of(spec.backend).capabilities:
+            return onnx_memory(self.graph(spec.encoder, spec.recipe).graph, plan_bytes)
+        return read_build_memory(self._log_of(spec), plan_bytes)
+
+    def _log_of(self, spec: EngineSpec) -> Path:
+        log = self.maker.engine(spec).log
+        if log is None:
+            raise BuildFailed(f"{spec.id} left no build log, and its layers and memory are read from it; choose a backend that has one")
+        return log
+
+    def _latency(self, candidate: EngineSpec, reference: EngineSpec, rounds: int, seed: int) -> LatencyPair:
+        from harness.measure.timing import interleaved_ms, samples
+
+        inputs = self._evaluation(candidate.encoder)
+        with ExitStack() as stack:
+            arms = {}
+            for spec in (candidate, reference):
+                session = stack.enter_context(backend_of(spec.backend).open(self.maker.engine(spec)))
+                arms[spec.id] = (session, session.upload({inputs.name: inputs.rows[:1]}))
+            stack.enter_context(self._progress(f"timing {candidate.id} with {reference.recipe}"))
+            ms = interleaved_ms(arms, rounds=rounds, seed=seed)
+        return LatencyPair(*(samples(spec.id, ms[spec.id], batch=1) for spec in (candidate, reference)))

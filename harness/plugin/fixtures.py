@@ -1,0 +1,108 @@
+"""What a suite is given: an engine to ask about, `observe` to look at it, and `expect` to say what must hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from harness.errors import Broken, UsageError
+from harness.plugin.options import settings_of
+from harness.plugin.recording import Ledger, ledger_of
+from harness.plugin.run import run_of
+from harness.plugin.selection import Unable
+from harness.plugin.summary import note_of, progress_of
+from harness.records.spec import EngineSpec, PreparedSpec
+from harness.records.verdict import Judgement
+
+if TYPE_CHECKING:
+    from harness.pipeline.observer import Observer
+    from harness.records.observations import TimingSamples
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> EngineSpec:
+    """One engine of the selection that can do what the test's `gates` marker needs."""
+    subject = request.param
+    if isinstance(subject, Unable):
+        ledger = ledger_of(request.node)
+        ledger.not_run(subject)
+        if subject.was_asked:
+            raise Broken(subject.words)
+        pytest.skip(subject.words)
+    return subject
+
+
+@pytest.fixture
+def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
+    """One exported encoder of the selection, before any backend."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def observe(pytestconfig: pytest.Config) -> Observer:
+    """Look at engines: embeddings, layers, memory, latency; each made once a session and once a machine."""
+    from harness.pipeline.making import Maker
+    from harness.pipeline.observer import Observer
+    from harness.pipeline.seeing import Pipeline
+    from harness.store.baselines import BaselineStore
+    from harness.store.cache import ArtifactCache
+
+    settings, run, progress = settings_of(pytestconfig), run_of(pytestconfig), progress_of(pytestconfig)
+    cache = ArtifactCache(settings.cache_dir, settings.cache_mode, note_of(pytestconfig), session_id=run.session_id)
+    baselines = BaselineStore(settings.baselines_dir)
+    pipeline = Pipeline(Maker(cache, progress), evaluation_rows=settings.policy.evaluation_rows, progress=progress)
+    run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
+    return run.observer
+
+
+class Expect(Protocol):
+    """Records a judgement as a verdict about the test's engine; the test fails at its end unless all of them pass."""
+
+    def __call__(self, judgement: Judgement) -> None: ...
+
+
+@pytest.fixture
+def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
+    """Say what must hold. Several may be said in one test; none hides another."""
+    ledger: Ledger = ledger_of(request.node)
+    if ledger.suite is None:
+        raise UsageError(f"{request.node.nodeid} belongs to no suite; mark it with accuracy, graph, benchmark or conformance")
+    subject = ledger.subject
+    if subject is None:
+        raise UsageError(f"{request.node.nodeid} is about no engine; ask for the fixture engine or prepared")
+
+    def expecting(judgement: Judgement) -> None:
+        ledger.judge(observe.settle(judgement, subject))
+
+    return expecting
+
+
+class ShowTimings(Protocol):
+    """Puts samples into pytest-benchmark's table and JSON."""
+
+    def __call__(self, *samples: TimingSamples) -> None: ...
+
+
+@pytest.fixture
+def show_timings(request: pytest.FixtureRequest) -> ShowTimings:
+    """Show samples we took in pytest-benchmark's own table; silent where that plugin is off."""
+    if not request.config.pluginmanager.has_plugin("benchmark"):
+        return lambda *samples: None
+    benchmark: Any = request.getfixturevalue("benchmark")
+
+    def show(*samples: TimingSamples) -> None:
+        # pytest-benchmark 5 has no public way to hand over samples taken elsewhere; `_make_stats` is what its own `pedantic`
+        # calls. Delete this when it offers one.
+        benchmark._mode = "samples of an interleaved run"
+        if benchmark.disabled:
+            return
+        for arm in samples:
+            benchmark.group = request.node.nodeid.partition("[")[2].removesuffix("]") or None
+            stats = benchmark._make_stats(1)
+            stats.name, stats.fullname, stats.param = arm.engine, f"{request.node.nodeid}::{arm.engine}", arm.engine
+            stats.params = {"engine": arm.engine, "batch": arm.batch}
+            for ms in arm.ms:
+                stats.update(ms / 1000)
+
+    return show

@@ -1,0 +1,178 @@
+"""What the command line and gate.toml ask for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.errors import UsageError, WritesRefused
+from harness.plugin.run import start_run
+from harness.records.baseline import BaselineMode
+from harness.records.spec import BatchProfile, EncoderSpec, Recipe, normalized_target
+from harness.records.verdict import METRICS
+
+if TYPE_CHECKING:
+    from harness.records.policy import GatePolicy
+    from harness.store.cache import CacheMode
+
+MARKERS = (
+    "accuracy: embeddings against FP32",
+    "graph: Q/DQ nodes, from ONNX to the engine's layers",
+    "benchmark: bytes and times against stored baselines",
+    "conformance: what every backend must do alike",
+    "gates(*metrics, needs='run', quantized=False): which metrics a test judges, what its engine must be able to do "
+    "(run, build, layers), and whether it is about quantized recipes only",
+)
+
+# dest of our options, so that a run that names one is checked before collection.
+_OWN = ("encoders", "recipes", "backends", "targets", "weights", "batch", "gate_file", "baselines", "baselines_dir", "run_dir", "list_only")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of a run, resolved.
+
+    Attributes:
+        asked_backends: whether backends were named by option; a gate that one of those cannot run is INVALID.
+    """
+
+    policy: GatePolicy
+    encoders: tuple[EncoderSpec, ...]
+    recipes: tuple[Recipe, ...]
+    backends: tuple[str, ...]
+    targets: tuple[str, ...]
+    batch: BatchProfile
+    asked_backends: bool
+    cache_dir: Path
+    cache_mode: CacheMode
+    baselines_dir: Path
+    baseline_mode: BaselineMode
+
+
+SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("enginegate", "FP8 engine gates")
+    add = group.addoption
+    add("--encoders", action="append", metavar="ARCH/TOWER", help="encoder to gate, such as ViT-B-32/image; repeat for more")
+    add("--recipes", action="append", metavar="RECIPE", help="recipe to gate: fp16, modelopt, linear; repeat for more")
+    add("--backends", action="append", metavar="BACKEND", help="backend to gate on: onnxruntime, tensorrt_rtx; repeat for more")
+    add("--targets", action="append", metavar="SMxx", help="GPU to compile for, such as SM89; repeat for more")
+    add("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
+    add("--batch", metavar="MIN/OPT/MAX", help="batch profile of every engine (default 1/8/64)")
+    add("--gate-file", metavar="FILE", help="what is gated and how tightly (default: ./gate.toml, else the packaged one)")
+    add("--baselines", choices=[mode.value for mode in BaselineMode if mode != BaselineMode.COMPARE], help="write baselines; refused in CI")
+    add("--baselines-dir", metavar="DIR", help="approved observations (default: ./baselines, else the packaged ones)")
+    add("--run-dir", metavar="DIR", help="where the run's records go (default: runs/<time>-<id>)")
+    add("--cache-dir", dest="artifact_cache_dir", metavar="DIR", help="where built artifacts are kept")
+    add("--cache", dest="artifact_cache", choices=["use", "rebuild", "readonly"], default="use", help="how the artifact cache is used")
+    add("--list", dest="list_only", action="store_true", help="say what would be built and run, and build nothing")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A listing needs no workers: xdist reads these options after us."""
+    if config.option.list_only and hasattr(config.option, "numprocesses"):
+        config.option.numprocesses = None
+        config.option.dist = "no"
+        config.option.tx = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    start_run(config)
+    if any(getattr(config.option, dest) for dest in _OWN):
+        settings_of(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    settings = config.stash.get(SETTINGS, None)
+    if settings is None:
+        return None
+    chosen = ", ".join(encoder.name for encoder in settings.encoders)
+    return f"enginegate: {chosen}; recipes {', '.join(settings.recipes)}; cache {settings.cache_dir}"
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The run's settings, resolved on first use.
+
+    Raises:
+        pytest.UsageError: something named is unknown or malformed.
+    """
+    if SETTINGS not in config.stash:
+        try:
+            config.stash[SETTINGS] = _resolve(config)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[SETTINGS]
+
+
+def _resolve(config: pytest.Config) -> Settings:
+    from harness.prepare.checkpoint import known_archs, require_arch
+    from harness.store.baselines import default_baselines_dir
+    from harness.store.cache import CacheMode, default_cache_dir
+    from harness.store.gatefile import default_gate_file, read_gate_file
+    from harness.store.packaged import packaged
+
+    option = config.option
+    base = config.invocation_params.dir
+    gate_file = base / option.gate_file if option.gate_file else default_gate_file(base)
+    policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")), known_metrics=METRICS)
+    weights = _weights(option.weights or [], known_archs())
+    encoders = []
+    for name in option.encoders or policy.defaults.encoders:
+        encoder = EncoderSpec.parse(name)
+        require_arch(encoder.arch)
+        encoders.append(EncoderSpec.parse(name, weights=weights.get(encoder.arch) or weights.get("") or encoder.weights))
+    return Settings(
+        policy=policy,
+        encoders=tuple(dict.fromkeys(encoders)),
+        recipes=tuple(dict.fromkeys(_recipe(name) for name in option.recipes or policy.defaults.recipes)),
+        backends=_known_backends(option.backends or policy.defaults.backends),
+        targets=tuple(dict.fromkeys(normalized_target(name) for name in option.targets or policy.defaults.targets)),
+        batch=BatchProfile.parse(option.batch) if option.batch else BatchProfile(),
+        asked_backends=bool(option.backends),
+        cache_dir=Path(option.artifact_cache_dir) if option.artifact_cache_dir else default_cache_dir(),
+        cache_mode=CacheMode(option.artifact_cache),
+        baselines_dir=Path(option.baselines_dir) if option.baselines_dir else default_baselines_dir(base, writing=bool(option.baselines)),
+        baseline_mode=_baseline_mode(option.baselines),
+    )
+
+
+def _recipe(name: str) -> Recipe:
+    from harness.pipeline.names import recipe_of
+
+    return recipe_of(name)
+
+
+def _known_backends(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    from harness.pipeline.names import backend_of
+
+    return tuple(dict.fromkeys(backend_of(name).name for name in names))
+
+
+def _weights(values: list[str], archs: tuple[str, ...]) -> dict[str, str]:
+    """Configuration name to weights; the empty name is every other encoder's."""
+    found: dict[str, str] = {}
+    for value in values:
+        arch, separator, weights = value.partition("=")
+        key, chosen = (arch, weights) if separator and arch in archs else ("", value)
+        if found.setdefault(key, chosen) != chosen:
+            raise UsageError(f"--weights names {found[key]!r} and {chosen!r} for {key or 'every encoder'}; expected one of them")
+    return found
+
+
+def _baseline_mode(value: str | None) -> BaselineMode:
+    if value is None:
+        return BaselineMode.COMPARE
+    if os.environ.get("CI"):
+        raise WritesRefused(
+            f"--baselines={value} would write baselines, and CI is set; approve them on a machine where a person looks, and commit them"
+        )
+    return BaselineMode(value)

@@ -1,0 +1,206 @@
+"""Carries verdicts from tests to the run's record, through xdist where there are workers.
+
+A worker attaches what a test decided to that test's report, as plain JSON; the process that pytest was started in collects the
+reports and writes the run directory. So a worker that dies loses the verdict of the one test it was in, and that loss is a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import EnginegateError, UsageError
+from harness.plugin.run import run_of
+from harness.plugin.selection import Gates, Unable, subject_of
+from harness.records.spec import EngineSpec, PreparedSpec
+from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict
+
+if TYPE_CHECKING:
+    from harness.records.run import ReportFinding
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """What one test decided."""
+
+    suite: Suite | None
+    subject: EngineSpec | PreparedSpec | None
+    gates: Gates
+    verdicts: list[Verdict] = field(default_factory=list)
+    reports: list[tuple[str, str]] = field(default_factory=list)
+    unable: Unable | None = None
+    usage: str | None = None
+
+    def judge(self, judgement: Judgement) -> None:
+        """Keep a judgement: a gate becomes a verdict, a report never does."""
+        if judgement.severity is Severity.REPORT:
+            self.reports += _report_lines(judgement)
+        else:
+            self._add(judgement)
+            self.reports += [(finding.check, finding.message) for finding in judgement.findings if finding.severity is Severity.REPORT]
+
+    def not_run(self, unable: Unable) -> None:
+        """Keep that no chosen backend can run this test's gates here."""
+        self.unable = unable
+
+    def invalidate(self, error: BaseException | None) -> None:
+        """Every gate of this test that has no verdict yet is INVALID: its measurement broke."""
+        reason = str(error) if error is not None else "it broke before it was judged"
+        if isinstance(error, UsageError):
+            self.usage = reason
+        judged = {verdict.metric for verdict in self.verdicts}
+        for metric in self.gates.metrics:
+            if metric not in judged:
+                self._add(_broken(metric, reason))
+
+    @property
+    def red(self) -> list[Verdict]:
+        """Verdicts that are not PASS."""
+        return [verdict for verdict in self.verdicts if verdict.status is not Status.PASS]
+
+    def _add(self, judgement: Judgement) -> None:
+        assert self.suite is not None  # for the type checker: `expect` and `pytest_runtest_call` looked
+        self.verdicts.append(
+            Verdict(
+                suite=self.suite,
+                encoder=self._about("encoder"),
+                recipe=self._about("recipe"),
+                backend=self.subject.backend if isinstance(self.subject, EngineSpec) else None,
+                target=self.subject.target if isinstance(self.subject, EngineSpec) else None,
+                metric=judgement.metric,
+                observed=judgement.observed,
+                bound=judgement.bound,
+                unit=judgement.unit,
+                direction=judgement.direction,
+                n=judgement.n,
+                status=judgement.status,
+                reason=judgement.reason,
+            )
+        )
+
+    def _about(self, what: str) -> str:
+        prepared = self.unable.prepared if self.unable else self.subject
+        assert prepared is not None  # for the type checker: a ledger without a subject records nothing
+        return prepared.encoder.name if what == "encoder" else str(prepared.recipe)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data that survives the way from a worker."""
+        from harness.store.codec import to_plain
+
+        return {
+            "verdicts": [to_plain(verdict) for verdict in self.verdicts],
+            "reports": [to_plain(report) for report in self._report_findings()],
+            "not_run": [to_plain(row) for row in self._rows_not_run()],
+            "usage": self.usage,
+        }
+
+    def _report_findings(self) -> list[ReportFinding]:
+        from harness.records.run import ReportFinding
+
+        if self.suite is None or self.subject is None:
+            return []
+        engine = self.subject if isinstance(self.subject, EngineSpec) else None
+        return [
+            ReportFinding(
+                suite=self.suite,
+                encoder=self._about("encoder"),
+                recipe=self._about("recipe"),
+                backend=engine.backend if engine else None,
+                target=engine.target if engine else None,
+                check=check,
+                message=message,
+            )
+            for check, message in self.reports
+        ]
+
+    def _rows_not_run(self) -> list[NotRun]:
+        unable = self.unable
+        if unable is None or unable.was_asked or self.suite is None:
+            return []
+        return [
+            NotRun(
+                suite=self.suite,
+                encoder=unable.prepared.encoder.name,
+                recipe=unable.prepared.recipe,
+                backend=engine.backend,
+                target=engine.target,
+                gate=gate,
+                reason=reason,
+            )
+            for gate in self.gates.metrics
+            for engine, reason in unable.reasons
+        ]
+
+
+def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
+    shown = f"{judgement.metric} {judgement.observed} (bound {judgement.bound}, n {judgement.n})"
+    words = f"{shown}: {judgement.reason}" if judgement.reason else shown
+    return [(judgement.metric, words), *((finding.check, finding.message) for finding in judgement.findings[1:])]
+
+
+def _broken(metric: str, reason: str) -> Judgement:
+    return Judgement(
+        metric=metric, status=Status.INVALID, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason
+    )
+
+
+_LEDGER: pytest.StashKey[Ledger] = pytest.StashKey()
+
+
+def ledger_of(item: pytest.Item) -> Ledger:
+    """The test's ledger, opened on first use."""
+    if _LEDGER not in item.stash:
+        subject = subject_of(item)
+        item.stash[_LEDGER] = Ledger(
+            suite=next((suite for suite in Suite if item.get_closest_marker(suite.value)), None),
+            subject=None if isinstance(subject, Unable) else subject,
+            gates=Gates.of(item),
+        )
+    return item.stash[_LEDGER]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test whose verdicts are not all PASS, and turn what broke into verdicts."""
+    try:
+        result = yield
+    except EnginegateError as error:
+        if _LEDGER in item.stash and ledger_of(item).suite is not None:
+            ledger_of(item).invalidate(error)
+            pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+        raise
+    finally:
+        _tell_junit(item)
+    if _LEDGER in item.stash and ledger_of(item).red:
+        pytest.fail("\n".join(_sentence(verdict) for verdict in ledger_of(item).red), pytrace=False)
+    return result
+
+
+def _sentence(verdict: Verdict) -> str:
+    sign = {Direction.FLOOR: ">=", Direction.CEILING: "<=", Direction.EQUAL: "="}[verdict.direction]
+    figures = f"{verdict.metric} {verdict.observed} {verdict.unit}".rstrip()
+    return f"{verdict.status}: {figures}, expected {sign} {verdict.bound}; {verdict.reason or 'no further reason'}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach what a test decided to its report."""
+    report = yield
+    if _LEDGER not in item.stash:
+        return report
+    ledger = ledger_of(item)
+    if report.when == "setup" and report.failed and ledger.suite is not None and (ledger.subject or ledger.unable):
+        ledger.invalidate(call.excinfo.value if call.excinfo else None)
+    if report.when == "teardown":
+        report.enginegate = {**ledger.plain(), "engines": run_of(item.config).new_engines()}  # type: ignore[attr-defined]
+    return report
+
+
+def _tell_junit(item: pytest.Item) -> None:
+    from harness.report.junit import properties
+
+    if _LEDGER in item.stash:
+        item.user_properties += properties(ledger_of(item).verdicts)

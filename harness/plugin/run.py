@@ -1,0 +1,238 @@
+"""One run of pytest that gates something: its folder, what its tests decided, and the record that is left of it.
+
+The plugin registers one `Run` a process, so that its hooks share state without a global.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.records.baseline import BaselineMode
+from harness.records.verdict import Direction, NotRun, Status, Suite, Verdict, exit_code
+
+if TYPE_CHECKING:
+    from _pytest.junitxml import LogXML
+
+    from harness.pipeline.observer import Observer
+    from harness.records.run import RunRecord
+    from harness.store.run_directory import RunDirectory
+
+# How the plugin names the engines of a test, read back when a worker died and the name is all there is.
+_ENGINE_ID = re.compile(r"\[(?P<arch>.+)/(?P<tower>image|text)-(?P<recipe>[a-z0-9]+)(-(?P<backend>[a-z_]+))?(-(?P<target>SM\d+))?\]")
+
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
+
+
+def run_of(config: pytest.Config) -> Run:
+    """This process's run."""
+    return config.stash[_RUN]
+
+
+def start_run(config: pytest.Config) -> None:
+    """Open this process's run and let it hear what happens."""
+    run = Run(config)
+    config.stash[_RUN] = run
+    config.pluginmanager.register(run, "enginegate-run")
+
+
+class Run:
+    """What one process knows of the run. Under xdist, workers share the folder and the main process keeps the record."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from harness.store.run_directory import fresh_run_path
+
+        given: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self.is_worker = given is not None
+        self.session_id = str(given["enginegate_session"]) if given else os.urandom(8).hex()
+        base = config.invocation_params.dir
+        asked = config.option.run_dir
+        self.path = Path(given["enginegate_run"]) if given else (base / asked if asked else fresh_run_path(base / "runs"))
+        self.observer: Observer | None = None
+        self.record: RunRecord | None = None
+        # Pytest captures file descriptor 1 while a test runs; what takes long is said past it.
+        self.terminal = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+        self._config = config
+        self._started = datetime.now(UTC)
+        self._directory: RunDirectory | None = None
+        self._junit: LogXML | None = None
+        self._rows: dict[str, list[dict[str, Any]]] = {"verdicts": [], "reports": [], "not_run": []}
+        self._engines: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._engines_sent = 0
+        self._deselected = 0
+        self._usage: list[str] = []
+
+    def directory(self) -> RunDirectory:
+        """The run's folder, made on first use: a run that gates nothing leaves none."""
+        from harness.store.run_directory import RunDirectory
+
+        if self._directory is None:
+            self._directory = RunDirectory.shared(self.path)
+        return self._directory
+
+    def new_engines(self) -> list[dict[str, Any]]:
+        """Rows of the engines made in this process since the last call."""
+        from harness.store.codec import to_plain
+
+        if self.observer is None:
+            return []
+        rows = self.observer.engine_rows()[self._engines_sent :]
+        self._engines_sent += len(rows)
+        return [to_plain(row) for row in rows]
+
+    # -- hooks -------------------------------------------------------------------------------------------------------------
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if self.is_worker:
+            return
+        if self._config.option.run_dir:
+            self._require_free_folder()
+        from _pytest.junitxml import LogXML  # pytest's own writer, fed here because the folder is known only at the end
+
+        self._junit = LogXML(str(self.path / "junit.xml"), prefix=None, family="xunit2")
+        self._junit.pytest_sessionstart()
+
+    def _require_free_folder(self) -> None:
+        from harness.store.run_directory import require_empty
+
+        try:
+            require_empty(self.path)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell an xdist worker which run it belongs to."""
+        node.workerinput["enginegate_run"] = str(self.path)
+        node.workerinput["enginegate_session"] = self.session_id
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._junit is None:
+            return
+        self._junit.pytest_runtest_logreport(report)
+        payload = getattr(report, "enginegate", None)
+        if payload is not None:
+            self._collect(payload)
+        elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a worker that died
+            self._collect({"verdicts": _lost_verdicts(report.nodeid), "reports": [], "not_run": [], "usage": None, "engines": []})
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._junit is None or not any(self._rows.values()):
+            return
+        if self._config.option.baselines == BaselineMode.TRIM:
+            self._trim()
+        self.record = self._write(session)
+        if not self._rows["verdicts"] and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED  # every gate was left out: nothing was shown to hold
+
+    def pytest_unconfigure(self) -> None:
+        self.terminal.close()
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._deselected += len(items)
+
+    def _trim(self) -> None:
+        """Remove baselines that nothing asked for. Only a whole run that passed proves that nothing asks for them."""
+        from harness.report.progress import Progress
+
+        say = Progress(self.terminal, is_terminal=False).note
+        if self._deselected or self.observer is None or any(row["status"] != Status.PASS for row in self._rows["verdicts"]):
+            say("enginegate: no baseline is removed: tests were deselected, ran in other processes, or did not all pass")
+            return
+        option = self._config.option
+        for key in self.observer.trim(every_encoder=not option.encoders, every_recipe=not option.recipes):
+            say(f"enginegate: removed the baseline of {key.arch}/{key.tower} {key.recipe} {key.backend} {key.backend_version}")
+
+    # -- the record --------------------------------------------------------------------------------------------------------
+
+    def _collect(self, payload: dict[str, Any]) -> None:
+        for kind, rows in self._rows.items():
+            rows += [row for row in payload[kind] if row not in rows]
+        if payload["usage"]:
+            self._usage.append(payload["usage"])
+        for row in payload["engines"]:
+            key = tuple(str(row[name]) for name in ("encoder", "recipe", "backend", "target", "batch", "weights"))
+            if key not in self._engines or row["cache"] == "miss":  # of several workers, the one that built it knows best
+                self._engines[key] = row
+
+    def _write(self, session: pytest.Session) -> RunRecord:
+        from harness.report.markdown import summary
+        from harness.store.run_directory import append_step_summary
+
+        record = self._record(interrupted=session.shouldstop is not False)
+        folder = self.directory()
+        assert self._junit is not None  # for the type checker: only the main process writes
+        self._junit.pytest_sessionfinish()
+        text = summary(record)
+        folder.save_text("summary.md", text)
+        append_step_summary(text)
+        folder.finish(record)
+        return record
+
+    def _record(self, *, interrupted: bool) -> RunRecord:
+        from harness.measure.machine import this_machine
+        from harness.records.run import EngineRow, ReportFinding, RunRecord
+        from harness.store.codec import from_plain
+
+        def read(cls: type[Any], rows: list[dict[str, Any]]) -> tuple[Any, ...]:
+            return tuple(from_plain(cls, row, origin="a test's report") for row in rows)
+
+        verdicts: tuple[Verdict, ...] = read(Verdict, self._rows["verdicts"])
+        return RunRecord(
+            started=self._started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=tuple(map(str, (Path(sys.argv[0]).name, *self._config.invocation_params.args))),
+            exit_code=self._exit_code(verdicts),
+            outcome=worst_of(verdicts),
+            machine=this_machine(),
+            engines=read(EngineRow, [self._engines[key] for key in sorted(self._engines)]),
+            verdicts=verdicts,
+            not_run=read(NotRun, self._rows["not_run"]),
+            reports=read(ReportFinding, self._rows["reports"]),
+        )
+
+    def _exit_code(self, verdicts: tuple[Verdict, ...]) -> int:
+        code = exit_code(verdict.status for verdict in verdicts)
+        if self._usage and code != 1:
+            return UsageError.exit_code
+        return code if verdicts else 3
+
+
+def worst_of(verdicts: tuple[Verdict, ...]) -> Status | None:
+    """The status that decides the exit code; None without verdicts."""
+    order = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.PASS)
+    seen = {verdict.status for verdict in verdicts}
+    return next((status for status in order if status in seen), None)
+
+
+def _lost_verdicts(nodeid: str) -> list[dict[str, Any]]:
+    """An INVALID verdict for the test a worker died in, read from the test's name."""
+    from harness.store.codec import to_plain
+
+    parts = _ENGINE_ID.search(nodeid)
+    if parts is None:
+        return []
+    suite = next((suite for suite in Suite if f"{suite.value}" in nodeid.split("::")[0]), Suite.CONFORMANCE)
+    lost = Verdict(
+        suite=suite,
+        encoder=f"{parts['arch']}/{parts['tower']}",
+        recipe=parts["recipe"],
+        backend=parts["backend"],
+        target=parts["target"],
+        metric=nodeid.rpartition("::")[2].partition("[")[0],
+        observed=None,
+        bound=None,
+        unit="",
+        direction=Direction.EQUAL,
+        n=0,
+        status=Status.INVALID,
+        reason="the worker process died in this test; run it alone with -n0 to see why",
+    )
+    return [to_plain(lost)]

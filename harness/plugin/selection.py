@@ -1,0 +1,158 @@
+"""Which engines each test meets, and what is said of those it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.contracts import Action, Capability
+from harness.errors import UsageError
+from harness.plugin.options import Settings, settings_of
+from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
+
+if TYPE_CHECKING:
+    from harness.contracts import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unable:
+    """A gate that none of the chosen backends can run here.
+
+    Attributes:
+        reasons: each candidate with its backend's words.
+        was_asked: whether the backends were named by option.
+    """
+
+    prepared: PreparedSpec
+    reasons: tuple[tuple[EngineSpec, str], ...]
+    was_asked: bool
+
+    @property
+    def words(self) -> str:
+        """All reasons, each once."""
+        return "; ".join(dict.fromkeys(f"{engine.backend}: {reason}" for engine, reason in self.reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What a test's `gates` marker says."""
+
+    metrics: tuple[str, ...] = ()
+    needs: str = "run"
+    quantized: bool = False
+
+    @classmethod
+    def of(cls, definition: pytest.Item) -> Gates:
+        """Read the closest marker of a test.
+
+        Raises:
+            UsageError: `needs` is none of the three words.
+        """
+        marker = definition.get_closest_marker("gates")
+        gates = cls(metrics=tuple(marker.args), **marker.kwargs) if marker else cls()
+        if gates.needs not in ("run", "build", "layers"):
+            raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build or layers")
+        return gates
+
+    def why_not(self, backend: Backend, engine: EngineSpec) -> str | None:
+        """None when the backend can do here what the test needs."""
+        reason = backend.why_not(Action.BUILD, engine)
+        if reason is None and self.needs == "run":
+            reason = backend.why_not(Action.RUN, engine)
+        if reason is None and self.needs == "layers" and Capability.LAYER_TABLE not in backend.capabilities:
+            reason = "it keeps no table of the engine's layers"
+        return reason
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    wanted = {"engine", "prepared"} & set(metafunc.fixturenames)
+    if not wanted:
+        return
+    settings = settings_of(metafunc.config)
+    gates = Gates.of(metafunc.definition)
+    recipes = [recipe for recipe in settings.recipes if recipe.is_quantized or not gates.quantized]
+    pairs = [PreparedSpec(encoder=encoder, recipe=recipe) for encoder in settings.encoders for recipe in recipes]
+    if "prepared" in wanted:
+        metafunc.parametrize("prepared", pairs, ids=[pair.id for pair in pairs], indirect=True)
+    else:
+        subjects = [subject for pair in pairs for subject in _subjects(settings, gates, pair)]
+        metafunc.parametrize("engine", subjects, ids=[_id(subject) for subject in subjects], indirect=True)
+
+
+def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[EngineSpec | Unable]:
+    """The engines of one pair that can do what is needed; when there is none, one `Unable`."""
+    from harness.pipeline.names import backend_of
+
+    candidates = list(candidate_engines(settings, pair.encoder, pair.recipe))
+    reasons = [(engine, gates.why_not(backend_of(engine.backend), engine)) for engine in candidates]
+    able = [engine for engine, reason in reasons if reason is None]
+    refused = tuple((engine, reason) for engine, reason in reasons if reason is not None)
+    return able or [Unable(prepared=pair, reasons=refused, was_asked=settings.asked_backends)]
+
+
+def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:
+    """Every engine of this encoder and recipe that the options name, possible or not."""
+    from harness.pipeline.names import backend_of
+
+    found = []
+    for name in settings.backends:
+        compiles = Capability.COMPILES_FOR_GPU in backend_of(name).capabilities
+        for target in settings.targets if compiles else (None,):
+            found.append(EngineSpec(encoder=encoder, recipe=recipe, backend=name, target=target, batch=settings.batch))
+    return found
+
+
+def _id(subject: EngineSpec | Unable) -> str:
+    return f"{subject.prepared.id}-not-run" if isinstance(subject, Unable) else subject.id
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop tests for which the options leave no recipe: they ask nothing, and pytest would show them as skipped."""
+    empty = [item for item in items if _has_no_subject(item)]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
+
+
+def subject_of(item: pytest.Item) -> EngineSpec | PreparedSpec | Unable | None:
+    """What a test is about; None when it is about no engine."""
+    subject = _parameter(item)
+    return subject if isinstance(subject, (EngineSpec, PreparedSpec, Unable)) else None
+
+
+def _has_no_subject(item: pytest.Item) -> bool:
+    """Whether a test asks for an engine and the options leave none: pytest then gives it a placeholder."""
+    return _parameter(item) is not None and subject_of(item) is None
+
+
+def _parameter(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    params: dict[str, object] = callspec.params if callspec is not None else {}
+    return params.get("engine", params.get("prepared"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Under `--list`, print what would be built and run instead of running it."""
+    if not session.config.option.list_only:
+        return None
+    terminal = session.config.get_terminal_writer()
+    for line in _listing(session.items):
+        terminal.line(line)
+    return True
+
+
+def _listing(items: Sequence[pytest.Item]) -> list[str]:
+    subjects = [subject_of(item) for item in items]
+    engines = list(dict.fromkeys(subject for subject in subjects if isinstance(subject, EngineSpec)))
+    unable = list(dict.fromkeys(subject for subject in subjects if isinstance(subject, Unable)))
+    return [
+        f"engines: {len(engines)}",
+        *(f"  {engine.id}  batch {engine.batch}  weights {engine.encoder.weights}" for engine in engines),
+        f"gates: {len(items)}",
+        *(f"  {item.nodeid}" for item in items),
+        *(f"not run: {subject.prepared.id}: {subject.words}" for subject in unable),
+    ]

@@ -1,0 +1,183 @@
+"""Attention with visible projections: q, k, v and out as Linear layers, so that they can be quantized and exported one by one.
+
+`nn.MultiheadAttention` keeps its projections in one bare parameter and calls them as functions. Model Optimizer quantizes
+modules, so it would pass over three of a block's six weight matrices without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.prepare.vendor_log import import_quietly
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def unpack_attention(encoder: nn.Module) -> int:
+    """Replace each packed attention of `encoder`, in place, by one whose q, k, v and out are `nn.Linear`.
+
+    Concerns `nn.MultiheadAttention` and open_clip's own `Attention`. For inference: dropout is left out. Embeddings stay
+    equal to float32 rounding.
+
+    Returns:
+        How many were replaced.
+    Raises:
+        UsageError: attention with extra key and value rows, or scaled cosine attention, which have no such form.
+    """
+    places = list(_packed_attention(encoder))
+    for parent, name, unpack in places:
+        setattr(parent, name, unpack(getattr(parent, name)))
+    _ask_timm_for_explicit_softmax(encoder)
+    return len(places)
+
+
+def _packed_attention(encoder: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
+    from torch import nn
+
+    own = import_quietly("open_clip.transformer", to="read the encoder's attention").Attention
+    for parent in encoder.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.MultiheadAttention):
+                yield parent, name, _unpack_multihead
+            elif isinstance(child, own):
+                yield parent, name, _unpack_open_clip
+
+
+def _ask_timm_for_explicit_softmax(encoder: nn.Module) -> None:
+    # timm's attention has Linear projections already, and a switch between torch's fused operator, which exports with the
+    # scale split over q and k, and the explicit form.
+    switches: list[Any] = [module for module in encoder.modules() if hasattr(module, "fused_attn")]
+    for module in switches:
+        module.fused_attn = False
+
+
+def _unpack_multihead(packed: nn.MultiheadAttention) -> nn.Module:
+    if packed.bias_k is not None or packed.add_zero_attn:
+        raise UsageError(
+            "nn.MultiheadAttention with bias_k or add_zero_attn cannot be unpacked into q, k, v and out; "
+            "expected plain attention; use an open_clip configuration without it"
+        )
+    weights = (
+        packed.in_proj_weight.chunk(3)
+        if packed.in_proj_weight is not None
+        else (packed.q_proj_weight, packed.k_proj_weight, packed.v_proj_weight)
+    )
+    unpacked = _multihead_class()()
+    _take_projections(unpacked, weights, packed.in_proj_bias, packed.out_proj, packed.num_heads)
+    unpacked.batch_first = packed.batch_first
+    return unpacked.train(packed.training)
+
+
+def _unpack_open_clip(packed: Any) -> nn.Module:
+    if packed.logit_scale is not None:
+        raise UsageError(
+            "open_clip's scaled cosine attention cannot be unpacked into q, k, v and out; "
+            "expected attention scaled by the head size; use another configuration"
+        )
+    unpacked = _self_attention_class()()
+    _take_projections(unpacked, packed.in_proj_weight.chunk(3), packed.in_proj_bias, packed.out_proj, packed.num_heads)
+    for name in ("ln_q", "ln_k", "ln_inner", "head_scale"):
+        setattr(unpacked, name, getattr(packed, name))
+    return unpacked.train(packed.training)
+
+
+def _take_projections(unpacked: Any, weights: tuple[Tensor, ...], bias: Tensor | None, out: nn.Linear, heads: int) -> None:
+    biases = (None, None, None) if bias is None else bias.chunk(3)
+    for name, weight, part in zip("qkv", weights, biases, strict=True):
+        setattr(unpacked, name, _linear(weight, part))
+    unpacked.out = _linear(out.weight, out.bias)
+    unpacked.heads = heads
+    unpacked.scale = (weights[0].shape[0] // heads) ** -0.5
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    from torch import nn
+
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return layer
+
+
+# The two classes are made on first use, since this module is imported where torch must not be.
+
+
+@cache
+def _multihead_class() -> type[Any]:
+    from torch import nn
+
+    class UnpackedMultiheadAttention(nn.Module):
+        forward = _multihead_forward
+
+    return UnpackedMultiheadAttention
+
+
+@cache
+def _self_attention_class() -> type[Any]:
+    from torch import nn
+
+    class UnpackedSelfAttention(nn.Module):
+        forward = _self_attention_forward
+
+    return UnpackedSelfAttention
+
+
+def _multihead_forward(
+    self: Any, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+) -> tuple[Tensor, None]:
+    """Called as `nn.MultiheadAttention` is; rows first [batch, tokens, width], or tokens first if the original was so."""
+    if need_weights:
+        raise UsageError("unpacked attention does not return its weights; expected need_weights=False, as open_clip calls it")
+    if not self.batch_first:
+        query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+    q, k, v = (_split(x, self.heads) for x in (self.q(query), self.k(key), self.v(value)))
+    rows = self.out(_join(_attend(q * self.scale, k, v, attn_mask)))
+    return (rows if self.batch_first else rows.transpose(0, 1)), None
+
+
+def _self_attention_forward(self: Any, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Called as open_clip's `Attention` is; [batch, tokens, width]."""
+    q, k, v = (_split(part, self.heads) for part in (self.q(x), self.k(x), self.v(x)))
+    rows = _attend(self.ln_q(q) * self.scale, self.ln_k(k), v, attn_mask)
+    if self.head_scale is not None:
+        rows = rows * self.head_scale
+    return self.out(self.ln_inner(_join(rows)))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """[batch, heads, tokens, head] of each. q is scaled already: TensorRT fuses attention whose scale comes before the product."""
+    scores = q @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores + _additive(mask, scores)
+    return scores.softmax(dim=-1) @ v
+
+
+def _additive(mask: Tensor, scores: Tensor) -> Tensor:
+    """A mask to add: [tokens, tokens], or [batch * heads, tokens, tokens]; boolean ones are True where nothing may look."""
+    import torch
+
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(mask, float("-inf"))
+    if mask.dim() == 3:
+        mask = mask.reshape(-1, *(int(size) for size in scores.shape[1:]))
+    return mask.to(scores.dtype)
+
+
+# Only the batch is dynamic. Every other size is made a Python number, so that the exported Reshape has a constant shape and
+# not a dozen Shape, Gather and Concat nodes around it.
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    tokens, width = int(x.shape[1]), int(x.shape[2])
+    return x.reshape(-1, tokens, heads, width // heads).transpose(1, 2)
+
+
+def _join(x: Tensor) -> Tensor:
+    heads, tokens, width = (int(size) for size in x.shape[1:])
+    return x.transpose(1, 2).reshape(-1, tokens, heads * width)

@@ -1,0 +1,130 @@
+"""The whole way from a name to a checked ONNX file, and the FP32 reference it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import BuildFailed, UnusableInputs
+from harness.prepare.attention import unpack_attention
+from harness.prepare.checkpoint import load_encoder
+from harness.prepare.export import export_onnx, input_name
+from harness.prepare.quantize import quantize
+from harness.prepare.repair import Originals, repair
+from harness.prepare.tidy import tidy
+from harness.prepare.vendor_log import quiet_to
+from harness.records.artifacts import Repair
+from harness.records.observations import EncoderInputs, Float32Array
+from harness.records.spec import EncoderSpec, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ONNX_FILE = "model.onnx"
+LOG_FILE = "prepare.log"
+REFERENCE_BATCH = 16  # rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxFacts:
+    """What is to be known about an ONNX file that was made.
+
+    Attributes:
+        opset: of the ai.onnx domain.
+        repairs: exporter faults that were mended, in order.
+        amax: largest magnitude that each quantizer saw, by its module path; FP8's scale is this over 448.
+    """
+
+    opset: int
+    repairs: tuple[Repair, ...] = ()
+    amax: Mapping[str, float] = field(default_factory=dict)
+
+
+def make_onnx(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInputs | None, folder: Path) -> OnnxFacts:
+    """Write `model.onnx` and `prepare.log`, the vendors' own output, into `folder`.
+
+    Args:
+        calibration: rows of this encoder that set the activation scales; not read for `fp16`.
+    Raises:
+        UnusableInputs: a quantized recipe without calibration rows, or with those of the other tower.
+        UnusableCheckpoint, UnknownName: see `load_encoder`.
+        BuildFailed: quantization or export stopped, or the result is no valid ONNX.
+    """
+    log = folder / LOG_FILE
+    path = folder / ONNX_FILE
+    encoder = load_encoder(spec, log=log)
+    unpack_attention(encoder)
+    amax = quantize(encoder, recipe, _fitting(calibration, spec, recipe), log=log) if recipe.is_quantized else {}
+    export_onnx(encoder, spec, path, log=log)
+    repairs = () if recipe is Recipe.MODELOPT else _finish(path, encoder, log)
+    return OnnxFacts(opset=_opset(path), repairs=repairs, amax=amax)
+
+
+def reference_rows(spec: EncoderSpec, inputs: EncoderInputs) -> Float32Array:
+    """float32 [n, dim]: what the untouched encoder makes of `inputs` in FP32 on the CPU, not normalised.
+
+    Raises:
+        UnusableInputs: the inputs are of the other tower.
+    """
+    import torch
+
+    _require_tower(inputs, spec)
+    encoder = load_encoder(spec)
+    with torch.inference_mode():
+        parts = [encoder(_as_fp32(batch)) for batch in torch.from_numpy(inputs.rows).split(REFERENCE_BATCH)]
+        return torch.cat(parts).numpy().astype(np.float32)
+
+
+def _as_fp32(batch: Any) -> Any:
+    return batch.float() if batch.is_floating_point() else batch
+
+
+def _fitting(calibration: EncoderInputs | None, spec: EncoderSpec, recipe: Recipe) -> EncoderInputs:
+    if calibration is None:
+        raise UnusableInputs(f"recipe {recipe} of {spec.name} got no calibration rows; expected some; they set the activation scales")
+    _require_tower(calibration, spec)
+    return calibration
+
+
+def _require_tower(inputs: EncoderInputs, spec: EncoderSpec) -> None:
+    if inputs.name != input_name(spec):
+        raise UnusableInputs(f"{spec.name} takes {input_name(spec)!r} and was given {inputs.name!r}; make the inputs for this encoder")
+
+
+def _finish(path: Path, encoder: Any, log: Path) -> tuple[Repair, ...]:
+    import onnx
+
+    with quiet_to(log):
+        model = onnx.load(path)
+        repairs = repair(model, _originals(encoder))
+        tidy(model, dim=encoder.dim)
+        onnx.save(model, path)
+        _require_valid(path)
+    return repairs
+
+
+def _originals(encoder: nn.Module) -> Originals:
+    return {name: parameter.detach().numpy() for name, parameter in encoder.named_parameters()}
+
+
+def _require_valid(path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildFailed(
+            f"the exported graph is no valid ONNX after all repairs: {str(error)[:400]}; "
+            f"the exporter has a fault that harness.prepare.repair does not know; {path} is left to look at"
+        ) from error
+
+
+def _opset(path: Path) -> int:
+    import onnx
+
+    imports = onnx.load(path, load_external_data=False).opset_import
+    return next(opset.version for opset in imports if opset.domain in ("", "ai.onnx"))

@@ -1,0 +1,82 @@
+"""What is made: ONNX files and engines, each with what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One mended exporter fault.
+
+    Attributes:
+        name: the repair, as listed in `harness.prepare.repair`.
+        count: how many places it mended.
+        detail: what was found and what was done, for people.
+    """
+
+    name: str
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxArtifact:
+    """An exported encoder on disk.
+
+    Attributes:
+        origin: where the weights come from, free of this machine's paths: `seeded:N`, `sha256:HEX` or a pretrained tag.
+        sha256: of the file at `path`.
+        nbytes: of the file at `path`, in bytes.
+        calibration: digest of the inputs that set the activation scales; None without quantization.
+        repairs: what had to be mended after the vendor's export, in order.
+        log: the vendor's output during preparation.
+    """
+
+    encoder: EncoderSpec
+    recipe: Recipe
+    origin: str
+    path: Path
+    sha256: str
+    nbytes: int
+    opset: int
+    calibration: str | None = None
+    repairs: tuple[Repair, ...] = ()
+    log: Path | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineArtifact:
+    """A built engine on disk.
+
+    Attributes:
+        source: the ONNX it was built from; None for a backend that runs the checkpoint itself.
+        path: the engine file; None for such a backend.
+        log: the builder's own log, which holds the layer table where the builder prints one.
+        plan_bytes: size of the engine file, in bytes.
+        build_seconds: time the build took when it was made, in seconds.
+        cache_hit: whether this session found it built.
+    """
+
+    spec: EngineSpec
+    source: OnnxArtifact | None
+    backend_version: str
+    path: Path | None
+    sha256: str | None
+    plan_bytes: int | None
+    build_seconds: float
+    log: Path | None = None
+    cache_hit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltFiles:
+    """What a backend's build left in the folder it was given: file names, not paths."""
+
+    engine: str
+    log: str | None = None

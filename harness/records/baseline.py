@@ -1,0 +1,68 @@
+"""What an observation is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+BASELINE_SCHEMA = "enginegate/baseline/1"
+
+
+class BaselineMode(StrEnum):
+    """What a run may do to baselines. By default it only compares."""
+
+    COMPARE = "compare"
+    CREATE = "create"  # add what is missing
+    UPDATE = "update"  # replace what changed
+    TRIM = "trim"  # remove what nothing asks for any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineKey:
+    """Only an observation of the same key is compared.
+
+    Attributes:
+        machine_class: `aot-SM89` for ahead-of-time builds, `cpu-x86_64` for a CPU.
+        weights: origin of the weights, free of paths: `seeded:N`, `sha256:HEX` or a pretrained tag.
+        batch: `MIN/OPT/MAX`.
+    """
+
+    machine_class: str
+    arch: str
+    tower: str
+    recipe: str
+    backend: str
+    backend_version: str
+    weights: str
+    batch: str
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where its record lies below the baselines folder; records of other weights and batches share the file."""
+        return PurePosixPath(
+            self.machine_class,
+            self.arch.replace("/", "-"),
+            self.tower,
+            self.recipe,
+            f"{self.backend}-{self.backend_version}.json",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """One approved observation.
+
+    Attributes:
+        figures: metric name to value, in the metric's unit.
+        onnx_sha256: digest of the graph the engine was built from.
+        samples: raw samples the figures were made of, by name, in milliseconds.
+        provenance: machine, library versions and time of making, for people.
+    """
+
+    key: BaselineKey
+    figures: Mapping[str, float]
+    onnx_sha256: str
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    provenance: Mapping[str, str] = field(default_factory=dict[str, str])

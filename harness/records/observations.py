@@ -1,0 +1,139 @@
+"""What is seen: inputs, embeddings, layer tables, times and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import InvalidMeasurement, UnusableInputs
+
+Float32Array = NDArray[np.float32]
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncoderInputs:
+    """Rows for one tower, as its engine takes them.
+
+    Attributes:
+        name: the engine's input, `image` or `tokens`.
+        rows: float16 [n, 3, H, W], normalised pictures; or int64 [n, context], token ids.
+        ids: what each row shows, in order; one a row.
+        digest: sha256 of name, dtype, shape and bytes.
+    Raises:
+        UnusableInputs: no rows, values that are not finite, or another number of ids than rows.
+    """
+
+    name: str
+    rows: NDArray[np.generic]
+    ids: tuple[str, ...]
+    digest: str
+
+    def __post_init__(self) -> None:
+        if len(self.rows) == 0:
+            raise UnusableInputs(f"inputs {self.name!r} hold no rows; expected at least one; look at the data they were read from")
+        if len(self.ids) != len(self.rows):
+            raise UnusableInputs(f"inputs {self.name!r} hold {len(self.rows)} rows and {len(self.ids)} ids; expected one id a row")
+        broken = np.flatnonzero(~np.isfinite(self.rows.reshape(len(self.rows), -1).astype(np.float32)).all(axis=1))
+        if len(broken):
+            raise UnusableInputs(
+                f"inputs {self.name!r} are not finite in {len(broken)} of {len(self.rows)} rows, first {self.ids[broken[0]]!r}; "
+                "expected finite values; look at the picture and its preprocessing"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embeddings:
+    """What an engine made of its inputs, as it came out: not normalised, possibly not finite.
+
+    Attributes:
+        rows: float32 [n, d].
+        ids: the inputs' ids, in order.
+        inputs_digest: digest of the inputs, so that only like is compared with like.
+        made_by: engine or reference, for people.
+    Raises:
+        InvalidMeasurement: `rows` is not two-dimensional, or has another length than `ids`.
+    """
+
+    rows: Float32Array
+    ids: tuple[str, ...]
+    inputs_digest: str
+    made_by: str
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or len(self.rows) != len(self.ids):
+            raise InvalidMeasurement(
+                f"{self.made_by} gave embeddings of shape {self.rows.shape} for {len(self.ids)} inputs; expected [{len(self.ids)}, d]"
+            )
+
+    @property
+    def unit_rows(self) -> Float32Array:
+        """float32 [n, d], each row of norm 1; a row of zeros stays zero, one that is not finite becomes NaN."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            norms = np.linalg.norm(self.rows, axis=1, keepdims=True)
+            return (self.rows / np.where(norms == 0, 1, norms)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTensor:
+    """One operand of an engine layer. `datatype` is the compiler's own word, such as `FP8` or `Half`; -1 is a dynamic axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRow:
+    """One layer of an engine, and the ONNX nodes that the compiler says it carries."""
+
+    name: str
+    kind: str
+    inputs: tuple[LayerTensor, ...]
+    constants: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
+    tactic: str
+    onnx_nodes: tuple[str, ...]
+    stream: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTable:
+    """All layers of an engine. `source` says which document they were read from."""
+
+    rows: tuple[LayerRow, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryReading:
+    """What an engine needs, in bytes. None: this source does not say."""
+
+    weights_bytes: int | None
+    plan_bytes: int | None
+    activation_bytes: int | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingSamples:
+    """Launch times of one engine, in milliseconds, in the order they were taken.
+
+    Attributes:
+        engine: `EngineSpec.id`.
+        batch: rows a launch.
+        clock: who measured, such as `host`.
+        ms: one figure a launch.
+    """
+
+    engine: str
+    batch: int
+    clock: str
+    ms: tuple[float, ...]

@@ -1,0 +1,168 @@
+"""What is gated and how tightly, as gate.toml says it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from harness.errors import BadGateFile
+from harness.records.spec import EngineSpec
+from harness.records.verdict import Direction, Severity
+
+Line = TypeVar("Line", "Bound", "Margin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which engines a line of gate.toml is meant for: shell patterns, of which an engine must match one of each."""
+
+    encoders: tuple[str, ...] = ("*",)
+    recipes: tuple[str, ...] = ("*",)
+    backends: tuple[str, ...] = ("*",)
+
+    def covers(self, engine: EngineSpec) -> bool:
+        """Whether this line is meant for `engine`."""
+        asked = (
+            (engine.encoder.name, self.encoders),
+            (str(engine.recipe), self.recipes),
+            (engine.backend, self.backends),
+        )
+        return all(any(fnmatchcase(name, pattern) for pattern in patterns) for name, patterns in asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound(Selection):
+    """One absolute limit on one metric, with the reason it is where it is.
+
+    Attributes:
+        limit: in the metric's unit.
+        direction: the good side of it.
+    Raises:
+        BadGateFile: the limit is no finite number, or the reason is missing.
+    """
+
+    metric: str
+    limit: float
+    direction: Direction
+    reason: str
+
+    def __post_init__(self) -> None:
+        _require_finite(f"the bound of {self.metric}", self.limit)
+        _require_reason(f"the bound of {self.metric}", self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin(Selection):
+    """How far a metric may be from what it is compared with: a stored baseline, or a prediction.
+
+    Attributes:
+        relative: 0.02 is two percent of the figure compared with.
+        absolute: in the metric's unit.
+    Raises:
+        BadGateFile: not exactly one of the two is given, it is no finite number of at least 0, or the reason is missing.
+    """
+
+    metric: str
+    reason: str
+    relative: float | None = None
+    absolute: float | None = None
+
+    def __post_init__(self) -> None:
+        what = f"the margin of {self.metric}"
+        if (self.relative is None) == (self.absolute is None):
+            raise BadGateFile(f"{what} is neither relative nor absolute, or both; expected exactly one of the two")
+        _require_finite(what, self.size)
+        if self.size < 0:
+            raise BadGateFile(f"{what} is {self.size}; expected at least 0")
+        _require_reason(what, self.reason)
+
+    @property
+    def size(self) -> float:
+        """The one that is given."""
+        given = self.absolute if self.relative is None else self.relative
+        return math.nan if given is None else given
+
+
+def _require_finite(what: str, number: float) -> None:
+    if not math.isfinite(number):
+        raise BadGateFile(f"{what} is {number}; expected a finite number, since every comparison with NaN passes")
+
+
+def _require_reason(what: str, reason: str) -> None:
+    if not reason.strip():
+        raise BadGateFile(f"{what} has no reason; say in one sentence where the number comes from")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipePolicy:
+    """What a recipe promises of every graph and engine made with it.
+
+    Attributes:
+        severity: `report` shows what a recipe loses without turning the run red.
+        block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
+        fused_attention: every block has one fused attention layer.
+        unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
+    """
+
+    severity: Severity
+    block_gemms_fp8: bool
+    fused_attention: bool
+    unfused_qdq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a run without options gates."""
+
+    encoders: tuple[str, ...]
+    recipes: tuple[str, ...]
+    backends: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePolicy:
+    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below."""
+
+    defaults: Defaults
+    evaluation_rows: int
+    policies: Mapping[str, RecipePolicy]
+    bounds: tuple[Bound, ...]
+    margins: tuple[Margin, ...] = ()
+
+    def limit(self, metric: str, engine: EngineSpec) -> float:
+        """The absolute limit of `metric` for `engine`.
+
+        Raises:
+            BadGateFile: no bound covers it.
+        """
+        return _last(self.bounds, metric, engine, "bound").limit
+
+    def margin(self, metric: str, engine: EngineSpec) -> float:
+        """How far `metric` may be from what it is compared with, relative or in its unit as the line says.
+
+        Raises:
+            BadGateFile: no margin covers it.
+        """
+        return _last(self.margins, metric, engine, "margin").size
+
+    def policy(self, recipe: str) -> RecipePolicy:
+        """What `recipe` promises.
+
+        Raises:
+            BadGateFile: no table says.
+        """
+        if recipe not in self.policies:
+            raise BadGateFile(f"no [policy.{recipe}] table; expected one for every recipe that is gated, with a reason")
+        return self.policies[recipe]
+
+
+def _last(lines: tuple[Line, ...], metric: str, engine: EngineSpec, kind: str) -> Line:
+    covering = [line for line in lines if line.metric == metric and line.covers(engine)]
+    if not covering:
+        raise BadGateFile(f"no [[{kind}]] of {metric} covers {engine.id}; add one with its reason to gate.toml")
+    return covering[-1]

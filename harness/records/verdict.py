@@ -1,0 +1,133 @@
+"""What is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Only PASS is green in a release gate."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"  # the data cannot carry the claim
+    INVALID = "INVALID"  # the measurement is broken
+    NO_BASELINE = "NO_BASELINE"
+
+
+class Suite(StrEnum):
+    ACCURACY = "accuracy"
+    GRAPH = "graph"
+    BENCHMARK = "benchmark"
+    CONFORMANCE = "conformance"
+
+
+# Every metric that a gate file may bound; other people's scripts rest on these names.
+METRICS = frozenset(
+    {
+        *("centred_snr_db", "cosine_min", "cosine_p01", "finite"),
+        *("block_gemms_fp8", "block_gemms_quantized", "block_weights_folded", "fused_attention", "unfused_qdq"),
+        *("latency_ratio", "plan_bytes", "weights_bytes", "weights_ratio"),
+    }
+)
+
+
+class Direction(StrEnum):
+    """Which side of the bound is good."""
+
+    FLOOR = "floor"
+    CEILING = "ceiling"
+    EQUAL = "equal"
+
+
+class Severity(StrEnum):
+    """A gate turns the run red; a report is only shown."""
+
+    GATE = "gate"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing a judge saw in a graph or an engine."""
+
+    check: str
+    severity: Severity
+    node: str | None
+    block: int | None
+    found: str
+    expected: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A judge's answer about one metric, before it is known which engine of which suite it concerns.
+
+    Attributes:
+        observed, bound: numbers or None where there is none to give; never NaN.
+        unit: of both; empty for counts and ratios.
+        n: how many rows, nodes or samples carry the answer.
+        reason: why it is not PASS, or a reason code such as `baseline_stale`; empty when there is nothing to say.
+        severity: a report never becomes a verdict.
+        findings: what to look at, worst first.
+    """
+
+    metric: str
+    status: Status
+    observed: float | None
+    bound: float | None
+    unit: str
+    direction: Direction
+    n: int
+    reason: str = ""
+    severity: Severity = Severity.GATE
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One gate of one run: a row of the table."""
+
+    suite: Suite
+    encoder: str
+    recipe: str
+    backend: str | None
+    target: str | None
+    metric: str
+    observed: float | None
+    bound: float | None
+    unit: str
+    direction: Direction
+    n: int
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotRun:
+    """A gate that no chosen backend can run here, in the backend's own words."""
+
+    suite: Suite
+    encoder: str
+    recipe: str
+    backend: str | None
+    target: str | None
+    gate: str
+    reason: str
+
+
+# Mixed results: a failed gate is told before a broken measurement, that before missing data.
+_EXIT_CODES = (
+    (1, {Status.FAIL}),
+    (4, {Status.INVALID}),
+    (3, {Status.INCONCLUSIVE, Status.NO_BASELINE}),
+)
+
+
+def exit_code(statuses: Iterable[Status]) -> int:
+    """Exit code of the command for a run's verdicts; 0 when all of them pass."""
+    seen = set(statuses)
+    return next((code for code, bad in _EXIT_CODES if seen & bad), 0)

@@ -1,0 +1,128 @@
+"""Verdicts as a plain table for terminals and logs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from harness.records.run import ReportFinding
+from harness.records.verdict import NotRun, Status, Verdict
+from harness.report.words import by_reason, engine, figures, order, place, plain, tally
+
+_HEADINGS = ("suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "verdict")
+_RIGHT = {"observed"}
+_GAP = "  "
+_SHOWN_REPORTS = 10
+_RESET = "\x1b[0m"
+_COLOURS = {
+    Status.PASS: "\x1b[32m",
+    Status.FAIL: "\x1b[31m",
+    Status.INCONCLUSIVE: "\x1b[33m",
+    Status.INVALID: "\x1b[31m",
+    Status.NO_BASELINE: "\x1b[33m",
+}
+
+
+def table(
+    verdicts: Sequence[Verdict], not_run: Sequence[NotRun], reports: Sequence[ReportFinding], *, width: int = 120, colour: bool = False
+) -> str:
+    """All of a run: a line a gate, why those that are not PASS are not, report findings, what did not run, and a count.
+
+    Args:
+        verdicts: the gates.
+        not_run: gates that no backend could run here.
+        reports: findings that turn nothing red.
+        width: columns that long sentences are wrapped to. The table itself is as wide as its longest names.
+        colour: whether verdicts are coloured with ANSI sequences.
+
+    Returns:
+        Text without a last newline, the same for the same records in any order, ASCII but for names and reasons.
+    """
+    ordered = sorted(verdicts, key=lambda verdict: (*order(verdict), verdict.metric))
+    parts = (
+        _rows(ordered, colour=colour),
+        list(_reasons(ordered, width)),
+        list(_notes(ordered, width)),
+        list(_reports(sorted(reports, key=lambda remark: (*order(remark), remark.check)), width)),
+        list(_not_run(not_run, width)),
+        [tally(verdicts, not_run, reports)],
+    )
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _rows(verdicts: Sequence[Verdict], *, colour: bool) -> list[str]:
+    if not verdicts:
+        return []
+    cells = [_HEADINGS, *(_cells(verdict) for verdict in verdicts)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS))]
+    lines = [_aligned(row, widths) for row in cells]
+    if colour:
+        lines[1:] = [_coloured(line, verdict.status) for line, verdict in zip(lines[1:], verdicts, strict=True)]
+    return lines
+
+
+def _cells(verdict: Verdict) -> tuple[str, ...]:
+    observed, bound = figures(verdict)
+    return (
+        verdict.suite,
+        plain(verdict.encoder),
+        plain(verdict.recipe),
+        plain(engine(verdict)),
+        plain(verdict.metric),
+        observed,
+        bound,
+        plain(verdict.unit),
+        verdict.status,
+    )
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    columns = zip(_HEADINGS, row, widths, strict=True)
+    return _GAP.join(cell.rjust(width) if heading in _RIGHT else cell.ljust(width) for heading, cell, width in columns).rstrip()
+
+
+def _coloured(line: str, status: Status) -> str:
+    return f"{line.removesuffix(status)}{_COLOURS[status]}{status}{_RESET}"
+
+
+def _reasons(verdicts: Sequence[Verdict], width: int) -> Iterator[str]:
+    """Why gates are not PASS, a line for each reason."""
+    red = [verdict for verdict in verdicts if verdict.status is not Status.PASS]
+    for (status, reason), gates in _by_words(red).items():
+        yield from _wrapped(f"{status} {_first_of(gates)}: {reason or 'no reason was given'}", width)
+
+
+def _notes(verdicts: Sequence[Verdict], width: int) -> Iterator[str]:
+    """What gates that pass have to say, a line for each thing said."""
+    noted = [verdict for verdict in verdicts if verdict.status is Status.PASS and verdict.reason]
+    for (status, reason), gates in _by_words(noted).items():
+        yield from _wrapped(f"{status}, noted: {reason}: {_first_of(gates)}", width)
+
+
+def _by_words(verdicts: Sequence[Verdict]) -> dict[tuple[Status, str], list[Verdict]]:
+    grouped: dict[tuple[Status, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        grouped.setdefault((verdict.status, verdict.reason), []).append(verdict)
+    return grouped
+
+
+def _first_of(gates: Sequence[Verdict]) -> str:
+    more = f" and {len(gates) - 1} more" if len(gates) > 1 else ""
+    return f"{place(gates[0])} {gates[0].metric}{more}"
+
+
+def _reports(reports: Sequence[ReportFinding], width: int) -> Iterator[str]:
+    for remark in reports[:_SHOWN_REPORTS]:
+        yield from _wrapped(f"report {place(remark)} {remark.check}: {remark.message}", width)
+    if len(reports) > _SHOWN_REPORTS:
+        yield f"report: {len(reports) - _SHOWN_REPORTS} more in run.json"
+
+
+def _not_run(not_run: Sequence[NotRun], width: int) -> Iterator[str]:
+    for reason, engines in by_reason(not_run).items():
+        hit = "; ".join(f"{where} ({', '.join(gates)})" for where, gates in engines.items())
+        yield from _wrapped(f"not run: {reason}: {hit}", width)
+
+
+def _wrapped(sentence: str, width: int) -> list[str]:
+    return textwrap.wrap(plain(sentence), width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

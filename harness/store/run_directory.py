@@ -1,0 +1,144 @@
+"""The folder that a run leaves behind. `run.json` is written last: a folder without it is a run that did not finish."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import StoreFailed, UsageError
+from harness.records.run import RUN_SCHEMA, RunRecord
+from harness.store.atomic import copy_atomically, failing_in_words, write_atomically
+from harness.store.codec import from_plain, read_json, require_schema, to_json
+
+RUN_FILE = "run.json"
+
+
+class RunDirectory:
+    """One run's folder. Make it with `shared`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def shared(cls, path: Path) -> RunDirectory:
+        """The folder of this very run, made by whichever of its processes comes first.
+
+        Raises:
+            StoreFailed: it cannot be made.
+        """
+        with failing_in_words(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._path
+
+    def save_arrays(self, name: str, /, **arrays: NDArray[Any]) -> Path:
+        """Keep arrays as `samples/<name>.npz`, readable without pickle, and say where.
+
+        Raises:
+            StoreFailed: an array of Python objects, a name that leaves the folder, no room, or no right to write.
+        """
+        for label, array in arrays.items():
+            if array.dtype.hasobject:
+                raise StoreFailed(
+                    f"array {label!r} of {name} holds Python objects; expected numbers or texts, which need no pickle to read"
+                )
+        path = self._inside(f"samples/{name}.npz")
+        document = io.BytesIO()
+        np.savez(document, allow_pickle=False, **arrays)
+        write_atomically(path, document.getvalue())
+        return path
+
+    def save_text(self, relative: str, text: str) -> Path:
+        """Keep `text` as the file `relative`, in UTF-8, and say where.
+
+        Raises:
+            StoreFailed: a name that leaves the folder, no room, or no right to write.
+        """
+        path = self._inside(relative)
+        write_atomically(path, text.encode("utf-8", errors="backslashreplace"))
+        return path
+
+    def copy_in(self, relative: str, source: Path) -> Path:
+        """Keep a copy of `source` as the file `relative`, and say where.
+
+        Raises:
+            StoreFailed: no such source, a name that leaves the folder, no room, or no right to write.
+        """
+        path = self._inside(relative)
+        copy_atomically(source, path)
+        return path
+
+    def finish(self, run: RunRecord) -> Path:
+        """Write `run.json`, which says that everything else is there.
+
+        Raises:
+            StoreFailed: a figure is NaN, no room, or no right to write.
+        """
+        path = self._path / RUN_FILE
+        write_atomically(path, to_json(run))
+        return path
+
+    def _inside(self, relative: str) -> Path:
+        parts = PurePosixPath(relative)
+        if parts.is_absolute() or not parts.parts or ".." in parts.parts:
+            raise StoreFailed(f"{relative!r} is no file inside {self._path}; expected a relative name without ..")
+        return self._path / parts
+
+
+def fresh_run_path(base: Path) -> Path:
+    """A name below `base` that no run has had: `<UTC time>-<id>`. Nothing is made."""
+    return base / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def require_empty(path: Path) -> None:
+    """Refuse a folder for a new run that holds anything: two runs in one folder would mix.
+
+    Raises:
+        UsageError: it is a file, or holds something.
+        StoreFailed: it cannot be listed.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; expected a folder for this run; name another with --run-dir")
+    with failing_in_words(path):
+        found = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    if found:
+        raise UsageError(f"{path} already holds {found[0]!r}; expected an empty or absent folder for this run; name another with --run-dir")
+
+
+def append_step_summary(text: str) -> None:
+    """Show `text` on the summary page of a GitHub Actions step; elsewhere do nothing.
+
+    Raises:
+        StoreFailed: the runner names a file that cannot be written.
+    """
+    if named := os.environ.get("GITHUB_STEP_SUMMARY"):
+        # Appended, not replaced: the file is the runner's, and other commands of the step write to it.
+        with failing_in_words(Path(named)), Path(named).open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{text}\n")
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run: its folder, or its `run.json`.
+
+    Raises:
+        UsageError: there is none, it is no run record, or a newer enginegate made it.
+    """
+    file = path / RUN_FILE if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); expected a finished run, whose folder holds {RUN_FILE}") from error
+    plain = read_json(data, origin=str(file), refuse=UsageError)
+    require_schema(plain, RUN_SCHEMA, origin=str(file), refuse=UsageError)
+    return from_plain(RunRecord, plain, origin=str(file), refuse=UsageError)

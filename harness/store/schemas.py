@@ -1,0 +1,28 @@
+"""The JSON Schema files that ship with the distribution in `harness/data/schemas`, made from the records themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.records.run import RunRecord
+from harness.store.atomic import write_atomically
+from harness.store.baselines import BaselineFile
+from harness.store.codec import json_schema
+
+_RECORDS = {"baseline.json": BaselineFile, "run.json": RunRecord}
+
+
+def schema_documents() -> dict[str, bytes]:
+    """File name to content, for every record that other people's programs read."""
+    return {name: json.dumps(json_schema(record), indent=2).encode() + b"\n" for name, record in _RECORDS.items()}
+
+
+def write_schemas(folder: Path) -> None:
+    """Write the files into `folder`; after a record changed, into the one that ships.
+
+    Raises:
+        StoreFailed: it cannot be written.
+    """
+    for name, document in schema_documents().items():
+        write_atomically(folder / name, document)

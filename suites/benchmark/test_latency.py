@@ -1,0 +1,17 @@
+"""A quantized engine is as fast, next to its FP16 twin, as it was when it was approved."""
+
+import pytest
+
+from harness.judge.latency import latency_ratio
+
+pytestmark = pytest.mark.benchmark
+
+ROUNDS = 15  # one launch of each engine a round; the median of fewer is one busy moment's luck
+
+
+@pytest.mark.gates("latency_ratio", quantized=True)
+def test_the_quantized_engine_keeps_its_pace_next_to_fp16(engine, observe, expect, show_timings):
+    pair = observe.latency(engine, observe.fp16_of(engine), rounds=ROUNDS)
+    show_timings(pair.candidate, pair.reference)
+    approved, margin = observe.approved("latency_ratio", engine), observe.margin("latency_ratio", engine)
+    expect(latency_ratio(pair.candidate.ms, pair.reference.ms, approved=approved, relative_margin=margin))

@@ -1,0 +1,31 @@
+"""An engine needs no more bytes than the one that was approved, and as few as its shapes predict."""
+
+import pytest
+
+from harness.judge.memory import bytes_against_baseline, predicted_weights_ratio, weights_ratio
+
+pytestmark = pytest.mark.benchmark
+
+
+@pytest.mark.gates("weights_bytes", needs="build")
+def test_weights_need_no_more_bytes_than_approved(engine, observe, expect):
+    _expect_bytes("weights_bytes", observe.memory(engine).weights_bytes, engine, observe, expect)
+
+
+@pytest.mark.gates("plan_bytes", needs="build")
+def test_the_engine_file_is_no_larger_than_approved(engine, observe, expect):
+    _expect_bytes("plan_bytes", observe.memory(engine).plan_bytes, engine, observe, expect)
+
+
+@pytest.mark.gates("weights_ratio", needs="build", quantized=True)
+def test_quantized_weights_shrink_as_their_shapes_predict(engine, observe, expect):
+    fp16 = observe.fp16_of(engine)
+    quantized_bytes, fp16_bytes = observe.memory(engine).weights_bytes, observe.memory(fp16).weights_bytes
+    predicted = predicted_weights_ratio(observe.graph(fp16))
+    expect(weights_ratio(quantized_bytes, fp16_bytes, predicted, relative_margin=observe.margin("weights_ratio", engine)))
+
+
+def _expect_bytes(metric, observed, engine, observe, expect):
+    approved, is_same_graph = observe.approved(metric, engine), observe.is_approved_graph(engine)
+    margin = observe.margin(metric, engine)
+    expect(bytes_against_baseline(metric, observed, approved, is_same_graph=is_same_graph, relative_margin=margin))

@@ -1,0 +1,22 @@
+"""The compiler did with the Q/DQ nodes what they are there for, as its layer table shows node by node."""
+
+import pytest
+
+from harness.judge.engine_graph import block_gemms_fp8, fused_attention, unfused_qdq
+
+pytestmark = pytest.mark.graph
+
+
+@pytest.mark.gates("block_gemms_fp8", needs="layers")
+def test_every_block_gemm_runs_in_fp8(engine, observe, expect):
+    expect(block_gemms_fp8(observe.graph(engine), observe.layers(engine), observe.promise(engine)))
+
+
+@pytest.mark.gates("unfused_qdq", needs="layers")
+def test_no_quantization_is_left_on_its_own(engine, observe, expect):
+    expect(unfused_qdq(observe.graph(engine), observe.layers(engine), observe.promise(engine)))
+
+
+@pytest.mark.gates("fused_attention", needs="layers")
+def test_every_block_keeps_its_fused_attention(engine, observe, expect):
+    expect(fused_attention(observe.graph(engine), observe.layers(engine), observe.promise(engine)))

@@ -1,0 +1,119 @@
+from dataclasses import replace
+
+from harness.judge.engine_graph import block_gemms_fp8, fused_attention, unfused_qdq
+from harness.judge.structure import GraphView
+from harness.records.observations import LayerTable
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Severity, Status
+from tests.helpers.graphs import GraphMaker, layer_table
+
+LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="for tests")
+FP16 = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=False, fused_attention=True, unfused_qdq=0, reason="for tests")
+
+GRAPH = GraphMaker().graph()
+VIEW = GraphView(GRAPH)
+
+
+def test_an_engine_that_kept_every_promise_passes_all_three():
+    table = layer_table(GRAPH)
+
+    assert (block_gemms_fp8(VIEW, table, LINEAR).observed, block_gemms_fp8(VIEW, table, LINEAR).status) == (18, Status.PASS)
+    assert (fused_attention(VIEW, table, LINEAR).observed, fused_attention(VIEW, table, LINEAR).status) == (3, Status.PASS)
+    assert (unfused_qdq(VIEW, table, LINEAR).observed, unfused_qdq(VIEW, table, LINEAR).status) == (0, Status.PASS)
+
+
+def test_fp8_weights_widened_inside_a_half_kernel_are_not_fp8_compute():
+    judgement = block_gemms_fp8(VIEW, layer_table(GRAPH, half=frozenset({"b1/out"})), LINEAR)
+
+    assert (judgement.status, judgement.observed) == (Status.FAIL, 17)
+    assert [(finding.node, finding.block) for finding in judgement.findings] == [("b1/out", 1)]
+    assert "Half activations with FP8 weights" in judgement.reason
+
+
+def test_a_gemm_that_only_a_pointwise_layer_names_is_not_proven():
+    table = layer_table(GRAPH)
+    rows = tuple(replace(row, kind="kgen") if row.onnx_nodes == ("b0/q",) else row for row in table.rows)
+
+    judgement = block_gemms_fp8(VIEW, replace(table, rows=rows), LINEAR)
+
+    assert judgement.status is Status.FAIL
+    assert "no matrix product carries it" in judgement.reason
+
+
+def test_a_gemm_split_over_two_layers_must_be_fp8_in_both():
+    table = layer_table(GRAPH)
+    half = next(row for row in layer_table(GRAPH, half=frozenset({"b0/q"})).rows if row.onnx_nodes == ("b0/q",))
+
+    assert block_gemms_fp8(VIEW, replace(table, rows=(*table.rows, half)), LINEAR).status is Status.FAIL
+
+
+def test_gemms_merged_into_one_layer_are_judged_one_by_one():
+    table = layer_table(GRAPH)
+    merged = next(row for row in table.rows if row.onnx_nodes == ("b0/q",))
+    others = tuple(row for row in table.rows if row.onnx_nodes not in (("b0/q",), ("b0/k",), ("b0/v",)))
+    rows = (*others, replace(merged, onnx_nodes=("b0/v", "b0/k", "b0/q")))
+
+    assert block_gemms_fp8(VIEW, replace(table, rows=rows), LINEAR).observed == 18
+
+
+def test_a_node_that_no_layer_names_cannot_be_judged():
+    table = layer_table(GRAPH)
+    rows = tuple(row for row in table.rows if "b2/fc" not in row.onnx_nodes)
+
+    judgement = block_gemms_fp8(VIEW, replace(table, rows=rows), LINEAR)
+
+    assert judgement.status is Status.INVALID
+    assert "b2/fc" in judgement.reason
+
+
+def test_split_attention_fails_and_names_the_layers():
+    judgement = fused_attention(VIEW, layer_table(GRAPH, split=True), LINEAR)
+
+    assert (judgement.status, judgement.observed, judgement.bound) == (Status.FAIL, 0, 3)
+    assert "b0/scores, b0/context" in judgement.reason
+
+
+def test_attention_that_no_layer_names_cannot_be_judged():
+    table = layer_table(GRAPH)
+    rows = tuple(row for row in table.rows if "b0/softmax" not in row.onnx_nodes)
+
+    assert fused_attention(VIEW, LayerTable(rows=rows, source="made by hand"), LINEAR).status is Status.INVALID
+
+
+def test_a_layer_that_only_quantizes_is_found():
+    judgement = unfused_qdq(VIEW, layer_table(GRAPH, alone=frozenset({"b1/fc/input_q"})), LINEAR)
+
+    assert (judgement.status, judgement.observed, judgement.bound) == (Status.FAIL, 1, 0)
+    assert judgement.findings[0].node == "b1/fc/input_q"
+
+
+def test_quantization_of_the_graphs_own_input_may_stand_alone():
+    table = layer_table(GRAPH, alone=frozenset({"b0/q/input_q"}))
+    rows = tuple(
+        replace(row, inputs=(replace(row.inputs[0], name="image"),)) if "b0/q/input_q" in row.onnx_nodes else row for row in table.rows
+    )
+
+    assert unfused_qdq(VIEW, replace(table, rows=rows), LINEAR).status is Status.PASS
+
+
+def test_a_half_precision_engine_passes_where_no_fp8_is_promised():
+    graph = GraphMaker(quantized=False).graph()
+
+    assert block_gemms_fp8(GraphView(graph), layer_table(graph), FP16).status is Status.PASS
+
+
+def test_a_policy_of_reports_gives_reports():
+    report = replace(LINEAR, severity=Severity.REPORT)
+
+    judgement = fused_attention(VIEW, layer_table(GRAPH, split=True), report)
+
+    assert judgement.severity is Severity.REPORT
+    assert {finding.severity for finding in judgement.findings} == {Severity.REPORT}
+
+
+def test_engine_checks_cannot_judge_a_graph_without_blocks():
+    view = GraphView(GraphMaker(blocks=0).graph())
+    table = layer_table(view.graph)
+
+    assert block_gemms_fp8(view, table, LINEAR).status is Status.INVALID
+    assert fused_attention(view, table, LINEAR).status is Status.INVALID

@@ -1,0 +1,78 @@
+import pytest
+
+from harness.judge.memory import bytes_against_baseline, predicted_weights_ratio, weights_ratio
+from harness.judge.structure import GraphView
+from harness.records.verdict import Status
+from tests.helpers.graphs import GraphMaker
+
+
+def judged(observed, approved, *, is_same_graph=True):
+    return bytes_against_baseline("weights_bytes", observed, approved, is_same_graph=is_same_graph, relative_margin=0.001)
+
+
+def test_the_approved_bytes_pass_without_words():
+    judgement = judged(1_000_000, 1_000_000)
+
+    assert (judgement.status, judgement.reason) == (Status.PASS, "")
+
+
+def test_one_byte_more_fails_for_the_same_graph():
+    judgement = judged(1_000_001, 1_000_000)
+
+    assert judgement.status is Status.FAIL
+    assert "+1 bytes" in judgement.reason
+
+
+def test_another_graph_may_differ_by_the_margin_and_says_so():
+    assert judged(1_000_500, 1_000_000, is_same_graph=False).status is Status.PASS
+    assert "differs" in judged(1_000_500, 1_000_000, is_same_graph=False).reason
+    assert judged(1_001_001, 1_000_000, is_same_graph=False).status is Status.FAIL
+
+
+def test_fewer_bytes_pass_and_ask_for_a_new_baseline():
+    judgement = judged(900_000, 1_000_000)
+
+    assert judgement.status is Status.PASS
+    assert judgement.reason.startswith("baseline_stale")
+
+
+def test_no_baseline_is_not_a_pass():
+    judgement = judged(1_000_000, None)
+
+    assert judgement.status is Status.NO_BASELINE
+    assert "--baselines=create" in judgement.reason
+
+
+def test_a_builder_that_did_not_say_is_invalid():
+    assert judged(None, 1_000_000).status is Status.INVALID
+
+
+def test_the_predicted_ratio_counts_block_weights_at_one_byte():
+    fp16 = GraphView(GraphMaker(blocks=2, quantized=False).graph())
+
+    # Two blocks of 8x8 q, k, v, out and 8x32 fc, proj: 2 * 768 elements. Patch 24 and head 32 elements stay FP16.
+    assert predicted_weights_ratio(fp16) == pytest.approx((2 * 768 + 2 * 56) / (2 * 2 * 768 + 2 * 56))
+
+
+def test_no_ratio_is_predicted_without_blocks():
+    assert predicted_weights_ratio(GraphView(GraphMaker(blocks=0).graph())) is None
+
+
+def test_a_ratio_near_its_prediction_passes():
+    assert weights_ratio(517, 1000, 0.516, relative_margin=0.02).status is Status.PASS
+
+
+def test_weights_wider_than_predicted_fail():
+    judgement = weights_ratio(670, 1000, 0.516, relative_margin=0.02)
+
+    assert judgement.status is Status.FAIL
+    assert "left unquantized" in judgement.reason
+
+
+def test_weights_narrower_than_predicted_fail_too():
+    assert "more is quantized" in weights_ratio(400, 1000, 0.516, relative_margin=0.02).reason
+
+
+@pytest.mark.parametrize(("quantized", "fp16", "predicted"), [(None, 1000, 0.5), (500, None, 0.5), (500, 1000, None), (500, 0, 0.5)])
+def test_a_ratio_of_unknown_figures_is_invalid(quantized, fp16, predicted):
+    assert weights_ratio(quantized, fp16, predicted, relative_margin=0.02).status is Status.INVALID

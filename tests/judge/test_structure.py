@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+from harness.judge.structure import GraphView
+from harness.records.graph import OnnxGraph
+from tests.helpers.graphs import GraphMaker
+
+
+def blocks_of(maker: GraphMaker) -> list[list[str]]:
+    return [[gemm.node.name for gemm in block.gemms] for block in GraphView(maker.graph()).blocks]
+
+
+def test_each_block_owns_its_six_weight_gemms():
+    expected = [[f"b{index}/{part}" for part in ("q", "k", "v", "out", "fc", "proj")] for index in range(3)]
+
+    assert blocks_of(GraphMaker(quantized=False)) == expected
+
+
+def test_quantization_does_not_change_what_a_block_is():
+    assert blocks_of(GraphMaker(quantized=True, softmax_qdq=True)) == blocks_of(GraphMaker(quantized=False))
+
+
+def test_patch_embedding_and_head_belong_to_no_block():
+    gemms = {name for block in blocks_of(GraphMaker()) for name in block}
+
+    assert not {"patch", "head"} & gemms
+
+
+def test_blocks_are_found_whatever_their_nodes_are_called():
+    graph = GraphMaker(quantized=False).graph()
+    renamed = {node.name: f"n{index}" for index, node in enumerate(graph.nodes)}
+    anonymous = replace(graph, nodes=tuple(replace(node, name=renamed[node.name]) for node in graph.nodes))
+
+    assert [len(block.gemms) for block in GraphView(anonymous).blocks] == [6, 6, 6]
+
+
+def test_a_shape_read_off_an_earlier_layer_is_no_weight_of_the_block():
+    maker = GraphMaker(quantized=False)
+    graph = maker.graph()
+    feeding = next(node for node in graph.nodes if node.name == "b1/kt")
+    shape = replace(feeding, name="shape", op_type="Shape", inputs=("b0/proj:0",), outputs=("shape:0",))
+    reshaped = replace(feeding, inputs=(*feeding.inputs, "shape:0"))
+    nodes = tuple(one for node in graph.nodes for one in ((shape, reshaped) if node is feeding else (node,)))
+
+    assert "b0/proj" not in {gemm.node.name for gemm in GraphView(replace(graph, nodes=nodes)).blocks[1].gemms}
+
+
+def test_a_single_block_keeps_everything_after_its_attention():
+    assert blocks_of(GraphMaker(blocks=1)) == [["b0/q", "b0/k", "b0/v", "b0/out", "b0/fc", "b0/proj", "head"]]
+
+
+def test_a_graph_without_attention_has_no_blocks():
+    graph = GraphMaker(blocks=0).graph()
+
+    assert GraphView(graph).blocks == ()
+
+
+def test_a_softmax_that_feeds_no_matmul_is_no_attention():
+    graph = GraphMaker(blocks=1).graph()
+    nodes = tuple(node for node in graph.nodes if node.name != "b0/context")
+
+    assert GraphView(OnnxGraph(nodes=nodes, constants=graph.constants, inputs=(), outputs=(), opsets={})).cores == ()

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from harness.errors import BuildFailed, UnusableGraph, UnusableInputs
+from harness.need import is_installed
+from harness.prepare import encoder_onnx as encoder_onnx_module
+from harness.prepare.checkpoint import load_encoder
+from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx, reference_rows
+from harness.prepare.export import export_onnx
+from harness.prepare.inputs import Split, make_inputs
+from harness.prepare.vendor_log import import_quietly
+from harness.records.spec import EncoderSpec, Recipe
+
+TOWERS = ("image", "text")
+BLOCK_LINEARS = 12  # two blocks of six
+FINISHED = (Recipe.FP16, Recipe.LINEAR)
+
+
+def spec_of(tower):
+    return EncoderSpec.parse(f"small-clip/{tower}")
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory, small_configs):
+    """Spec, recipe, folder and facts of a small encoder under a recipe, made once."""
+
+    @cache
+    def make(tower, recipe):
+        spec, folder = spec_of(tower), tmp_path_factory.mktemp("made")
+        calibration = make_inputs(spec, Split.CALIBRATION, 16) if recipe.is_quantized else None
+        return spec, recipe, folder, make_onnx(spec, recipe, calibration, folder)
+
+    return make
+
+
+@pytest.fixture(params=list(Recipe))
+def recipe(request):
+    return request.param
+
+
+@pytest.fixture(params=FINISHED)
+def finished_recipe(request):
+    """Recipes whose graph is repaired; `modelopt` stays the vendor's, which ONNX Runtime refuses."""
+    return request.param
+
+
+@pytest.fixture(params=TOWERS)
+def tower(request):
+    return request.param
+
+
+@pytest.fixture
+def made(make, tower, recipe):
+    return make(tower, recipe)
+
+
+@pytest.fixture
+def finished(make, tower, finished_recipe):
+    return make(tower, finished_recipe)
+
+
+def graph_of(made):
+    return onnx.load(made[2] / ONNX_FILE).graph
+
+
+def run(made, rows):
+    session = onnxruntime.InferenceSession(made[2] / ONNX_FILE, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: rows})[0])
+
+
+def test_input_and_output_have_the_names_types_and_shapes_that_others_rest_on(made):
+    spec, _, _, _ = made
+    graph = graph_of(made)
+    (source,), (result,) = graph.input, graph.output
+    expected = ("image", onnx.TensorProto.FLOAT16, ["batch", 3, 32, 32])
+    if spec.tower == "text":
+        expected = ("tokens", onnx.TensorProto.INT64, ["batch", 77])
+    sizes = [dim.dim_param or dim.dim_value for dim in source.type.tensor_type.shape.dim]
+    assert (source.name, source.type.tensor_type.elem_type, sizes) == expected
+    assert (result.name, result.type.tensor_type.elem_type) == ("embedding", onnx.TensorProto.FLOAT16)
+    assert result.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_quantized_graphs_hold_one_byte_a_block_weight(made):
+    _, recipe, _, _ = made
+    weights = [w for w in graph_of(made).initializer if w.data_type == onnx.TensorProto.FLOAT8E4M3FN and len(w.dims) == 2]
+    assert len(weights) == (BLOCK_LINEARS if recipe.is_quantized else 0)
+    assert all(len(weight.raw_data) == np.prod(weight.dims) for weight in weights)
+
+
+def test_linear_has_one_q_and_two_dq_for_each_block_linear(made):
+    _, recipe, _, _ = made
+    kinds = Counter(node.op_type for node in graph_of(made).node)
+    expected = {Recipe.FP16: (0, 0), Recipe.LINEAR: (BLOCK_LINEARS, 2 * BLOCK_LINEARS)}
+    if recipe in expected:
+        assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == expected[recipe]
+
+
+def test_finished_graphs_are_valid_named_and_free_of_clutter(finished):
+    _, _, folder, _ = finished
+    onnx.checker.check_model(str(folder / ONNX_FILE), full_check=True)
+    nodes = graph_of(finished).node
+    assert all(node.name for node in nodes)
+    assert len({node.name for node in nodes}) == len(nodes)
+    assert not {node.op_type for node in nodes} & {"Identity", "Constant", "Pow", "Sqrt", "Div"}
+    assert {node.domain for node in nodes} == {""}
+
+
+def test_attention_is_a_product_a_softmax_and_a_product_with_q_scaled_first(finished):
+    graph = graph_of(finished)
+    maker = {output: node for node in graph.node for output in node.output}
+    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
+    assert len(softmaxes) == 2
+    for softmax in softmaxes:
+        scores = maker[softmax.input[0]]
+        scores = scores if scores.op_type == "MatMul" else maker[scores.input[0]]  # a mask may be added between
+        assert scores.op_type == "MatMul"
+        assert maker[scores.input[0]].op_type == "Mul"
+        assert [node.op_type for node in graph.node if softmax.output[0] in node.input] == ["MatMul"]
+
+
+def test_onnx_runtime_gives_the_reference_within_the_recipes_precision(finished):
+    spec, recipe, _, _ = finished
+    inputs = make_inputs(spec, Split.EVALUATION, 5)
+    observed, reference = run(finished, inputs.rows).astype(np.float32), reference_rows(spec, inputs)
+    cosine = (observed * reference).sum(1) / np.linalg.norm(observed, axis=1) / np.linalg.norm(reference, axis=1)
+    if recipe is Recipe.FP16:
+        assert cosine.min() > 0.99999
+    else:
+        assert 0.98 < cosine.min() < 0.99999  # FP8 that changes nothing would be no FP8
+
+
+def test_the_batch_is_free(finished):
+    spec, _, _, _ = finished
+    rows = make_inputs(spec, Split.EVALUATION, 3).rows
+    assert np.allclose(run(finished, rows)[:1], run(finished, rows[:1]), atol=5e-3)
+
+
+@pytest.mark.skipif(not is_installed("tensorrt_rtx_bindings"), reason="TensorRT-RTX is not installed; install enginegate[rtx]")
+def test_tensorrt_parses_the_graph_strongly_typed(made):
+    trt: Any = import_quietly("tensorrt_rtx_bindings", to="test")
+    logger = trt.Logger(trt.Logger.ERROR)
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = trt.Builder(logger).create_network(flags)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse((made[2] / ONNX_FILE).read_bytes()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+
+
+def test_facts_tell_repairs_magnitudes_and_opset_and_can_be_written_down(made):
+    _, recipe, _, facts = made
+    names = [step.name for step in facts.repairs]
+    assert facts.opset == 20
+    assert (len(facts.amax) >= 2 * BLOCK_LINEARS) == recipe.is_quantized
+    assert ("softmax_without_v" in names) == (recipe is Recipe.LINEAR)
+    assert json.loads(json.dumps(dataclasses.asdict(facts)))["opset"] == 20
+
+
+def test_fp16_needs_no_repair_and_modelopt_gets_none(made):
+    _, recipe, _, facts = made
+    if recipe is not Recipe.LINEAR:
+        assert facts.repairs == ()
+
+
+def test_the_folder_holds_the_graph_and_the_vendors_log_alone(made):
+    _, _, folder, _ = made
+    assert {path.name for path in folder.iterdir()} == {ONNX_FILE, LOG_FILE}
+    assert "No pretrained weights loaded" in (folder / LOG_FILE).read_text()
+
+
+def test_nothing_is_printed_and_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch, capfd):
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    spec = spec_of("image")
+    make_onnx(spec, Recipe.LINEAR, make_inputs(spec, Split.CALIBRATION, 2), tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    assert os.listdir(tmp_path / "temporary") == []
+    assert tempfile.tempdir == str(tmp_path / "temporary")
+
+
+def test_the_same_encoder_gives_the_same_bytes(tmp_path):
+    spec = spec_of("text")
+    calibration = make_inputs(spec, Split.CALIBRATION, 4)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_onnx(spec, Recipe.LINEAR, calibration, tmp_path / name)
+    assert (tmp_path / "one" / ONNX_FILE).read_bytes() == (tmp_path / "two" / ONNX_FILE).read_bytes()
+
+
+def test_a_quantized_recipe_without_calibration_rows_is_refused(tmp_path):
+    with pytest.raises(UnusableInputs, match="no calibration rows"):
+        make_onnx(spec_of("image"), Recipe.LINEAR, None, tmp_path)
+
+
+def test_rows_of_the_other_tower_are_refused(tmp_path):
+    tokens = make_inputs(spec_of("text"), Split.CALIBRATION, 2)
+    with pytest.raises(UnusableInputs, match="takes 'image' and was given 'tokens'"):
+        make_onnx(spec_of("image"), Recipe.LINEAR, tokens, tmp_path)
+    with pytest.raises(UnusableInputs, match="takes 'image' and was given 'tokens'"):
+        reference_rows(spec_of("image"), tokens)
+
+
+def test_an_encoder_that_one_file_cannot_hold_is_refused(tmp_path):
+    huge = nn.Linear(2**16, 2**15, device="meta")
+    with pytest.raises(UnusableGraph, match="4,295,032,832 bytes"):
+        export_onnx(huge, spec_of("image"), tmp_path / ONNX_FILE)
+
+
+def test_an_exporter_that_stops_is_told_with_its_own_words_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    encoder = load_encoder(spec_of("image"))
+
+    def unexportable(rows):
+        return torch.linalg.eigvals(rows[:, 0].float()).real
+
+    monkeypatch.setattr(encoder.tower, "forward", unexportable)
+    with pytest.raises(BuildFailed, match="could not export small-clip/image"):
+        export_onnx(encoder, spec_of("image"), tmp_path / ONNX_FILE)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_graph_that_stays_invalid_after_all_repairs_is_refused(tmp_path, monkeypatch):
+    def break_it(model, *, dim):
+        model.graph.node[0].op_type = "NoSuchOperator"
+
+    monkeypatch.setattr(encoder_onnx_module, "tidy", break_it)
+    with pytest.raises(BuildFailed, match="no valid ONNX after all repairs"):
+        make_onnx(spec_of("text"), Recipe.FP16, None, tmp_path)
+
+
+def test_the_reference_is_what_the_untouched_encoder_gives(small):
+    inputs = make_inputs(small, Split.EVALUATION, 20)
+    batch = torch.from_numpy(inputs.rows)
+    with torch.inference_mode():
+        expected = load_encoder(small)(batch.float() if small.tower == "image" else batch).numpy()
+    rows = reference_rows(small, inputs)
+    assert rows.dtype == np.float32
+    assert np.allclose(rows, expected, atol=1e-5)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.errors import BuildFailed
+from harness.prepare.attention import unpack_attention
+from harness.prepare.checkpoint import load_encoder
+from harness.prepare.inputs import Split, make_inputs
+from harness.prepare.quantize import block_linears, quantize
+from harness.records.spec import EncoderSpec, Recipe
+
+PER_BLOCK = {"attn.q", "attn.k", "attn.v", "attn.out", "mlp.c_fc", "mlp.c_proj"}
+
+
+def unpacked(name):
+    encoder = load_encoder(EncoderSpec.parse(name))
+    unpack_attention(encoder)
+    return encoder
+
+
+def rows(name, count=4):
+    return make_inputs(EncoderSpec.parse(name), Split.CALIBRATION, count)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_block_linears_are_six_a_block_and_nothing_else(tower):
+    paths = block_linears(unpacked(f"small-clip/{tower}"))
+    assert set(paths) == {f"tower.transformer.resblocks.{block}.{name}" for block in (0, 1) for name in PER_BLOCK}
+
+
+def test_block_linears_of_timm_are_found_without_knowing_its_names():
+    paths = block_linears(unpacked("small-timm/image"))
+    assert paths
+    assert all(".blocks." in path for path in paths)
+    assert not any("head" in path for path in paths)
+
+
+def test_a_stack_of_linear_layers_is_no_stack_of_blocks():
+    assert block_linears(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_linear_quantizes_block_linears_alone(tower):
+    encoder = unpacked(f"small-clip/{tower}")
+    promised = block_linears(encoder)
+    amax = quantize(encoder, Recipe.LINEAR, rows(f"small-clip/{tower}"))
+    assert set(amax) == {f"{path}.{kind}" for path in promised for kind in ("weight_quantizer", "input_quantizer")}
+
+
+def test_the_preset_also_takes_the_patch_convolution():
+    amax = quantize(unpacked("small-clip/image"), Recipe.MODELOPT, rows("small-clip/image"))
+    assert "tower.conv1.input_quantizer" in amax
+
+
+def test_a_weight_quantizer_holds_its_weights_largest_magnitude():
+    encoder = unpacked("small-clip/text")
+    amax = quantize(encoder, Recipe.LINEAR, rows("small-clip/text"))
+    weight = encoder.get_parameter("tower.transformer.resblocks.0.attn.q.weight")
+    assert amax["tower.transformer.resblocks.0.attn.q.weight_quantizer"] == weight.abs().max().item()
+
+
+def test_an_input_quantizer_holds_the_largest_magnitude_over_all_batches():
+    encoder, inputs = unpacked("small-clip/image"), rows("small-clip/image", 40)  # three batches
+    seen = []
+    layer = encoder.get_submodule("tower.transformer.resblocks.0.attn.q")
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].abs().max().item()))
+    with torch.inference_mode():
+        encoder(torch.from_numpy(inputs.rows).float())
+    hook.remove()
+    amax = quantize(encoder, Recipe.LINEAR, inputs)
+    assert amax["tower.transformer.resblocks.0.attn.q.input_quantizer"] == pytest.approx(max(seen), rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [Recipe.LINEAR, Recipe.MODELOPT])
+def test_quantized_embeddings_stay_near_and_are_not_the_same(recipe):
+    encoder, inputs = unpacked("small-clip/image"), rows("small-clip/image")
+    batch = torch.from_numpy(inputs.rows).float()
+    before = encoder(batch)
+    quantize(encoder, recipe, inputs)
+    cosine = nn.functional.cosine_similarity(before, encoder(batch))
+    assert 0.98 < cosine.min() < 0.99999
+
+
+@pytest.mark.parametrize(("recipe", "found"), [(Recipe.LINEAR, "no repeated blocks"), (Recipe.MODELOPT, "quantized none of the encoder's")])
+def test_a_tower_without_linear_layers_in_blocks_is_refused(recipe, found):
+    with pytest.raises(BuildFailed, match=found):
+        quantize(unpacked("small-resnet/image"), recipe, rows("small-resnet/image"))
+
+
+def test_an_encoder_that_cannot_take_the_rows_is_told_with_the_cause():
+    with pytest.raises(BuildFailed, match="could not quantize the encoder: RuntimeError"):
+        quantize(unpacked("small-clip/image"), Recipe.LINEAR, rows("small-resnet/image"))
+
+
+def test_inputs_that_leave_a_quantizer_without_a_magnitude_are_refused():
+    encoder = unpacked("small-clip/image")
+    with torch.no_grad():
+        encoder.get_parameter("tower.transformer.resblocks.1.attn.out.weight").zero_()
+    with pytest.raises(BuildFailed, match=r"resblocks\.1\.attn\.out\.weight_quantizer with 0"):
+        quantize(encoder, Recipe.LINEAR, rows("small-clip/image"))
+
+
+def test_rows_beyond_a_batch_count():
+    encoder, inputs = unpacked("small-clip/image"), rows("small-clip/image", 20)
+    loud = inputs.rows.copy()
+    loud[19] = loud[19][:, ::-1] * np.float16(8)
+    first = quantize(encoder, Recipe.MODELOPT, dataclasses.replace(inputs, rows=loud))
+    assert first["tower.conv1.input_quantizer"] == np.abs(loud.astype(np.float32)).max()

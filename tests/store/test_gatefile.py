@@ -1,0 +1,227 @@
+"""gate.toml, read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadGateFile
+from harness.records.policy import Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.verdict import Direction, Severity
+from harness.store.gatefile import default_gate_file, read_gate_file
+
+DEFAULTS = """
+[defaults]
+encoders = ["ViT-B-32/image", "ViT-B-32/text"]
+recipes = ["fp16", "linear"]
+backends = ["tensorrt_rtx"]
+targets = ["sm89"]
+"""
+EVALUATION = """
+[evaluation]
+rows = 64
+reason = "64 pictures take a second"
+"""
+POLICY = """
+[policy.linear]
+severity = "gate"
+block_gemms_fp8 = true
+fused_attention = false
+unfused_qdq = 2
+reason = "it promises every block GEMM"
+"""
+BOUND = """
+[[bound]]
+metric = "cosine_p01"
+floor = 0.98
+reason = "seen 0.991"
+"""
+MARGIN = """
+[[margin]]
+metric = "plan_bytes"
+relative = 0.001
+reason = "three builds agree"
+"""
+SCHEMA = 'schema = "enginegate/gate/1"\n'
+WHOLE = SCHEMA + DEFAULTS + EVALUATION + POLICY + BOUND + MARGIN
+BASE = GatePolicy(
+    defaults=Defaults(encoders=("RN50/image",), recipes=("fp16",), backends=("fake",), targets=()),
+    bounds=(Bound(metric="weights_ratio", limit=0.6, direction=Direction.CEILING, reason="seen 0.5"),),
+    policies={
+        name: RecipePolicy(severity=Severity.REPORT, block_gemms_fp8=False, fused_attention=False, unfused_qdq=9, reason="base")
+        for name in ("linear", "modelopt")
+    },
+    margins=(Margin(metric="centred_snr_db", absolute=3.0, reason="base"),),
+    evaluation_rows=16,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gate.toml"
+
+
+def test_a_whole_file_is_read(path: Path):
+    path.write_text(WHOLE)
+
+    policy = read_gate_file(path)
+
+    assert policy.defaults == Defaults(
+        encoders=("ViT-B-32/image", "ViT-B-32/text"), recipes=("fp16", "linear"), backends=("tensorrt_rtx",), targets=("SM89",)
+    )
+    assert policy.bounds == (Bound(metric="cosine_p01", limit=0.98, direction=Direction.FLOOR, reason="seen 0.991"),)
+    assert policy.margins == (Margin(metric="plan_bytes", relative=0.001, reason="three builds agree"),)
+    assert policy.policies["linear"].block_gemms_fp8 is True
+    assert policy.policies["linear"].unfused_qdq == 2
+    assert policy.evaluation_rows == 64
+
+
+def test_a_bound_may_be_narrowed_to_some_engines(path: Path):
+    path.write_text(WHOLE.replace("floor = 0.98", 'equal = 12\nencoders = ["*/text"]\nrecipes = ["lin*"]\nbackends = ["fake"]'))
+
+    assert read_gate_file(path).bounds == (
+        Bound(
+            metric="cosine_p01",
+            limit=12.0,
+            direction=Direction.EQUAL,
+            encoders=("*/text",),
+            recipes=("lin*",),
+            backends=("fake",),
+            reason="seen 0.991",
+        ),
+    )
+
+
+def test_a_file_that_says_nothing_leaves_the_base_as_it_is(path: Path):
+    path.write_text(SCHEMA)
+
+    assert read_gate_file(path, BASE) == BASE
+
+
+def test_a_file_refines_the_base(path: Path):
+    path.write_text(SCHEMA + '[defaults]\nrecipes = ["linear"]\n' + EVALUATION + POLICY + BOUND + MARGIN)
+
+    policy = read_gate_file(path, BASE)
+
+    assert policy.defaults == Defaults(encoders=("RN50/image",), recipes=("linear",), backends=("fake",), targets=())
+    assert [bound.metric for bound in policy.bounds] == ["weights_ratio", "cosine_p01"]
+    assert [margin.metric for margin in policy.margins] == ["centred_snr_db", "plan_bytes"]
+    assert policy.policies["linear"].reason == "it promises every block GEMM"
+    assert policy.policies["modelopt"].reason == "base"
+    assert policy.evaluation_rows == 64
+
+
+def test_a_file_with_the_line_ends_of_windows_is_read(path: Path):
+    path.write_bytes(WHOLE.replace("\n", "\r\n").encode())
+
+    assert read_gate_file(path).evaluation_rows == 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("gate/1", "gate/2", r"gate\.toml: schema is 'enginegate/gate/2'; expected 'enginegate/gate/1'; upgrade"),
+        (SCHEMA, "", r"gate\.toml: has no schema; expected a text in quotes; add schema = "),
+        (SCHEMA, SCHEMA + "bounds = 1\n", r"has the unknown key 'bounds'; .*did you mean 'bound'\?"),
+        (SCHEMA, SCHEMA + 'zzz = ""\n', r"has the unknown key 'zzz'; expected one of schema, defaults, [^;]*$"),
+        ("recipes =", "recepies =", r"gate\.toml: \[defaults\]: has the unknown key 'recepies'; .* did you mean 'recipes'"),
+        ("encoders =", "# ", r"\[defaults\]: has no encoders; expected a list of texts"),
+        ('["tensorrt_rtx"]', "[]", r"\[defaults\]: backends is empty"),
+        ('["tensorrt_rtx"]', '["a", 3]', r"\[defaults\]: backends holds 3; expected a list of texts"),
+        ('["tensorrt_rtx"]', '"tensorrt_rtx"', r"\[defaults\]: backends is 'tensorrt_rtx'; expected a list"),
+        ('"fp16", ', '"fp61", ', r"\[defaults\]: recipes names 'fp61'; expected one of fp16, .* did you mean 'fp16'"),
+        ("/image", "/picture", r"\[defaults\]: encoders: encoder 'ViT-B-32/picture' names no tower"),
+        ("sm89", "ada", r"\[defaults\]: targets: target 'ada' is no compute capability"),
+        ("rows = 64", "rows = 0", r"\[evaluation\]: rows is 0; expected a whole number of at least 1"),
+        ("rows = 64", "rows = 6.4", r"\[evaluation\]: rows is 6\.4; expected a whole number"),
+        ("rows = 64", "rows = true", r"\[evaluation\]: rows is True; expected a whole number"),
+        ("rows = 64", "lines = 64", r"\[evaluation\]: has the unknown key 'lines'"),
+        ('"64 pictures take a second"', '" "', r"\[evaluation\]: reason is empty"),
+        (EVALUATION, "", r"\[evaluation\]: has no rows"),
+        ("[policy.linear]", "[policy.liner]", r"\[policy\]: has the unknown key 'liner'; .* did you mean 'linear'"),
+        (POLICY, "[policy]\nlinear = 3\n", r"\[policy\]: linear is 3; expected a table"),
+        ('"gate"', '"gates"', r"\[policy\.linear\]: severity names 'gates'; expected one of gate, report; did you mean 'gate'"),
+        ("gemms_fp8", "gems_fp8", r"\[policy\.linear\]: has the unknown key 'block_gems_fp8'; .* did you mean 'block_gemms_fp8'"),
+        ("block_gemms_fp8 = true", "block_gemms_fp8 = 1", r"\[policy\.linear\]: block_gemms_fp8 is 1; expected true or false"),
+        ("unfused_qdq = 2", "unfused_qdq = -1", r"\[policy\.linear\]: unfused_qdq is -1; expected a whole number of at least 0"),
+        ('reason = "it promises every block GEMM"', "", r"\[policy\.linear\]: has no reason"),
+        ("floor = 0.98", "floor = nan", r"gate\.toml:20: bound 1 \(cosine_p01\): floor is nan; expected a finite number"),
+        ("floor = 0.98", "floor = -inf", r"bound 1 \(cosine_p01\): floor is -inf"),
+        ("floor = 0.98", "floor = true", r"bound 1 \(cosine_p01\): floor is True; expected a number"),
+        ("floor = 0.98", 'floor = "high"', r"bound 1 \(cosine_p01\): floor is 'high'; expected a number"),
+        ("floor = 0.98", "flor = 0.98", r"bound 1 \(cosine_p01\): has the unknown key 'flor'; .* did you mean 'floor'"),
+        ("floor = 0.98", "floor = 1\nceiling = 2", r"bound 1 \(cosine_p01\): has floor and ceiling; expected exactly one"),
+        ("floor = 0.98", "", r"bound 1 \(cosine_p01\): has no number; expected exactly one of floor, ceiling, equal"),
+        ("floor = 0.98", "floor = 1\nencoders = []", r"bound 1 \(cosine_p01\): encoders is empty, so that no engine is meant"),
+        (
+            "relative = 0.001",
+            "relative = -0.1",
+            r"gate\.toml:25: margin 1 \(plan_bytes\): the margin of plan_bytes is -0\.1; expected at least 0",
+        ),
+        ("relative = 0.001", "relative = nan", r"margin 1 \(plan_bytes\): relative is nan; expected a finite number"),
+        ("relative = 0.001", "relative = 1\nabsolute = 1", r"margin 1 \(plan_bytes\): has relative and absolute; expected exactly one"),
+        ("relative = 0.001", "floor = 0.001", r"margin 1 \(plan_bytes\): has the unknown key 'floor'"),
+        ('reason = "three builds agree"', "", r"margin 1 \(plan_bytes\): has no reason"),
+        ("floor = 0.98", 'floor = 1\nrecipes = ["linaer"]', r"recipes holds 'linaer', which matches none of .* did you mean 'linear'"),
+        ('reason = "seen 0.991"', "", r"bound 1 \(cosine_p01\): has no reason"),
+        ('"seen 0.991"', '""', r"bound 1 \(cosine_p01\): reason is empty"),
+        ('metric = "cosine_p01"', "", r"bound 1 \(no metric\): has no metric"),
+        ('metric = "cosine_p01"', 'metric = "cosine_p1"', r"metric 'cosine_p1' is unknown; .* did you mean 'cosine_p01'"),
+        (DEFAULTS, DEFAULTS + "x = ", r"gate\.toml:8: is no TOML"),
+        ('"seen 0.991"', '"""seen', r"gate\.toml:2\d: is no TOML"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_place(path: Path, old: str, new: str, message: str):
+    assert old in WHOLE
+    path.write_text(WHOLE.replace(old, new, 1))
+
+    with pytest.raises(BadGateFile, match=message):
+        read_gate_file(path, known_metrics={"cosine_p01", "plan_bytes"})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ('bound = [{metric = "finite", reason = "x"}]', r"gate\.toml: bound 1 \(finite\): has no number"),
+        ("bound = [3]", r"gate\.toml: bound 1 is 3; expected a \[\[bound\]\] table"),
+        ("bound = 3", r"gate\.toml: bound is 3; expected \[\[bound\]\] tables"),
+    ],
+)
+def test_bounds_written_otherwise_are_numbered(path: Path, bounds: str, message: str):
+    path.write_text(f"{SCHEMA}{bounds}\n{DEFAULTS}")
+
+    with pytest.raises(BadGateFile, match=message):
+        read_gate_file(path)
+
+
+def test_a_later_bound_is_named_by_its_own_line(path: Path):
+    path.write_text(SCHEMA + BOUND + BOUND.replace("0.98", "nan"))
+
+    with pytest.raises(BadGateFile, match=r"gate\.toml:8: bound 2"):
+        read_gate_file(path, BASE)
+
+
+def test_a_file_that_is_absent_is_named(path: Path):
+    with pytest.raises(BadGateFile, match=r"gate\.toml: cannot be read \(No such file or directory\).*--gate-file"):
+        read_gate_file(path)
+
+
+def test_a_file_that_is_no_utf_8_is_refused(path: Path):
+    path.write_bytes(SCHEMA.encode() + b"# \xff")
+
+    with pytest.raises(BadGateFile, match="is no UTF-8"):
+        read_gate_file(path)
+
+
+def test_the_file_of_the_folder_comes_before_the_packaged_one(path: Path, tmp_path: Path):
+    assert default_gate_file(tmp_path).name == "gate.toml"
+    assert default_gate_file(tmp_path) != path
+
+    path.touch()
+
+    assert default_gate_file(tmp_path) == path
+
+
+def test_the_gate_file_that_ships_is_read(tmp_path: Path):
+    assert read_gate_file(default_gate_file(tmp_path)).bounds
