@@ -48,6 +48,16 @@ class _Outcome:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.exit_code: int | None = None
+        self.is_interrupted = False
+
+    def pytest_configure(self, config: Any) -> None:
+        """Resolve what is asked before collection, so that what cannot be meant is one line and not a collection error."""
+        from harness.plugin.options import settings_of
+
+        settings_of(config)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.is_interrupted = True
 
     def pytest_unconfigure(self, config: Any) -> None:
         from harness.plugin.run import run_of
@@ -62,17 +72,21 @@ def _run_pytest(arguments: list[str], outcome: _Outcome) -> int:
 
     sys.dont_write_bytecode = True  # a gate leaves nothing beside its run directory and its cache
     code = pytest.main(_pytest_arguments(arguments), plugins=[outcome])
-    if code == pytest.ExitCode.INTERRUPTED:
+    if outcome.is_interrupted:
         return INTERRUPTED
     if outcome.exit_code is not None:
         return outcome.exit_code or (1 if code == pytest.ExitCode.TESTS_FAILED else 0)
-    # Without a record nothing was gated: OK is a listing or a help text, the rest is usage, or pytest itself broke.
-    codes = {pytest.ExitCode.OK: 0, pytest.ExitCode.USAGE_ERROR: 2, pytest.ExitCode.NO_TESTS_COLLECTED: 2}
-    return codes.get(pytest.ExitCode(code), 4)
+    # Without a record nothing was gated: OK is a listing or a help text; INTERRUPTED a test file that cannot be collected.
+    usage = (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED)
+    return 0 if code == pytest.ExitCode.OK else UsageError.exit_code if code in usage else 4
 
 
 def _pytest_arguments(arguments: list[str]) -> list[str]:
-    own = ["-p", "no:cacheprovider", "--import-mode=importlib"]
+    from harness.store.cache import default_cache_dir
+
+    # pytest-benchmark makes a folder for results that nobody asked to save; it goes where artifacts go, not beside the caller's files.
+    storage = f"--benchmark-storage=file://{default_cache_dir() / 'benchmarks'}"
+    own = ["-p", "no:cacheprovider", "--import-mode=importlib", storage]
     if _names_a_path(arguments):
         return [*own, *arguments]
     local = Path("suites")

@@ -86,6 +86,11 @@ class Backend(Protocol):
         """
         ...
 
-    def open(self, engine: EngineArtifact) -> AbstractContextManager[Session]:
-        """Load the engine; leaving the context frees it."""
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> AbstractContextManager[Session]:
+        """Load the engine; leaving the context frees it.
+
+        Args:
+            threads: how many of the host's threads may compute; None is all this process may use. A backend that computes on a
+                device has no use for it.
+        """
         ...

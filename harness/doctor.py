@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.contracts import Action, Capability
@@ -57,7 +58,7 @@ class Examination:
                 f"GPUs      {', '.join(machine.gpus) or 'none'}" + (f", driver {machine.driver}" if machine.driver else ""),
                 f"cache     {self.cache_dir}",
                 f"prepare   {f'no: missing {missing}; run: pip install enginegate' if missing else 'yes'}",
-                *(f"{_subject(answer):<32} {'yes' if answer.why_not is None else f'no: {answer.why_not}'}" for answer in self.backends),
+                *_lines(self.backends),
             ]
         )
 
@@ -76,8 +77,15 @@ def examine() -> Examination:
     )
 
 
-def _subject(answer: BackendAnswer) -> str:
-    return f"{answer.backend} {answer.version} {answer.action} {answer.recipe}"
+def _lines(answers: Sequence[BackendAnswer]) -> Iterator[str]:
+    """One line for each backend, action and answer, with the recipes it is about."""
+    grouped: dict[tuple[str, str, str, str | None], list[str]] = {}
+    for answer in answers:
+        grouped.setdefault((answer.backend, answer.version, answer.action, answer.why_not), []).append(answer.recipe)
+    for (backend, version, action, why_not), recipes in grouped.items():
+        about = "" if len(recipes) == len(Recipe) else f" {', '.join(recipes)}"
+        said = "yes" if why_not is None else f"no: {why_not}"
+        yield f"{f'{backend} {version}':<24}{action + about:<20} {said}"
 
 
 def _answers(name: str) -> list[BackendAnswer]:

@@ -82,7 +82,7 @@ class FakeBackend:
         return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE)
 
     @contextmanager
-    def open(self, engine: EngineArtifact) -> Iterator[FakeSession]:
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> Iterator[FakeSession]:
         """A session that needs no engine file."""
         yield FakeSession(self, engine.spec)
 

@@ -72,7 +72,7 @@ class OnnxRuntimeBackend:
         return BuiltFiles(engine=ENGINE_FILE)
 
     @contextmanager
-    def open(self, engine: EngineArtifact) -> Iterator[OnnxRuntimeSession]:
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> Iterator[OnnxRuntimeSession]:
         """A session on the CPU.
 
         Raises:
@@ -80,7 +80,7 @@ class OnnxRuntimeBackend:
         """
         if engine.path is None:
             raise UnusableGraph(f"{engine.spec.id} has no engine file; expected what `build` left; build it again")
-        session = OnnxRuntimeSession(_load(engine.path, shown_as=engine.path), engine.spec.batch)
+        session = OnnxRuntimeSession(_load(engine.path, shown_as=engine.path, threads=threads), engine.spec.batch)
         try:
             yield session
         finally:
@@ -154,11 +154,11 @@ def intra_op_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _load(path: Path, *, shown_as: Path) -> Any:
+def _load(path: Path, *, shown_as: Path, threads: int | None = None) -> Any:
     ort = need("onnxruntime", extra=None, to="run ONNX files")
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
-    options.intra_op_num_threads = intra_op_threads()
+    options.intra_op_num_threads = threads or intra_op_threads()
     options.inter_op_num_threads = 1
     # Threads that spin after a run take the CPU from the session that is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

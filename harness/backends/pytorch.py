@@ -59,7 +59,7 @@ class PyTorchBackend:
         raise BuildFailed(_BUILDS_NOTHING)
 
     @contextmanager
-    def open(self, engine: EngineArtifact) -> Iterator[PyTorchSession]:
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> Iterator[PyTorchSession]:
         """A session over the encoder's module.
 
         Raises:

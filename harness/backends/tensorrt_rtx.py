@@ -67,7 +67,7 @@ class TensorRtRtxBackend:
             file.write(plan)
         return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE)
 
-    def open(self, engine: EngineArtifact) -> AbstractContextManager[Session]:
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> AbstractContextManager[Session]:
         """Not offered.
 
         Raises:

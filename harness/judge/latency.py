@@ -12,7 +12,12 @@ ROUNDS_FOR_A_MEDIAN = 9
 
 
 def latency_ratio(
-    candidate_ms: Sequence[float], reference_ms: Sequence[float], *, approved: float | None, relative_margin: float
+    candidate_ms: Sequence[float],
+    reference_ms: Sequence[float],
+    *,
+    approved: float | None,
+    relative_margin: float,
+    is_same_processor: bool = True,
 ) -> Judgement:
     """Median over rounds of candidate time / reference time, both taken in the same round.
 
@@ -23,6 +28,8 @@ def latency_ratio(
         candidate_ms, reference_ms: one launch a round, in milliseconds, in round order.
         approved: the ratio stored in the baseline; None when there is none.
         relative_margin: how much above it passes; 0.5 is half as much again.
+        is_same_processor: whether the approved ratio was seen on this make of processor. On another one, a higher ratio may be the
+            processor's doing, so it is INCONCLUSIVE.
     """
     problem = _problem(candidate_ms, reference_ms)
     if problem is not None:
@@ -35,9 +42,11 @@ def latency_ratio(
     ceiling = approved * (1 + relative_margin)
     if observed <= ceiling:
         return _judgement(Status.PASS, observed, ceiling, len(candidate_ms), "")
-    reason = (
-        f"{observed / approved - 1:+.0%} over the approved ratio {approved:.3g}; a change below {relative_margin:.0%} cannot be seen here"
-    )
+    reason = f"{observed / approved - 1:+.0%} over the approved ratio {approved:.3g}"
+    if not is_same_processor:
+        reason += ", which was seen on another make of processor; approve one here with --baselines=update"
+        return _judgement(Status.INCONCLUSIVE, observed, ceiling, len(candidate_ms), reason)
+    reason += f"; a change below {relative_margin:.0%} cannot be seen here"
     return _judgement(Status.FAIL, observed, ceiling, len(candidate_ms), reason)
 
 

@@ -7,7 +7,7 @@ from harness.records.verdict import Direction, Judgement, Status
 
 
 def bytes_against_baseline(
-    metric: str, observed: int | None, approved: int | None, *, is_same_graph: bool, relative_margin: float
+    metric: str, observed: int | None, approved: float | None, *, is_same_graph: bool, relative_margin: float
 ) -> Judgement:
     """Whether an engine needs no more bytes than the approved one.
 
@@ -26,10 +26,10 @@ def bytes_against_baseline(
         return _bytes(metric, Status.NO_BASELINE, observed, None, "no baseline of this key; run with --baselines=create to store one")
     margin = 0.0 if is_same_graph else relative_margin
     if observed > approved * (1 + margin):
-        excess = f"{observed - approved:+,} bytes ({observed / approved - 1:+.3%})"
+        excess = f"{observed - approved:+,.0f} bytes ({observed / approved - 1:+.3%})"
         return _bytes(metric, Status.FAIL, observed, approved, f"{excess}; {_graphs(is_same_graph)}")
     if observed < approved * (1 - margin):
-        saved = f"{observed - approved:+,} bytes; approve the smaller figure with --baselines=update"
+        saved = f"{observed - approved:+,.0f} bytes; approve the smaller figure with --baselines=update"
         return _bytes(metric, Status.PASS, observed, approved, f"baseline_stale: {saved}")
     return _bytes(metric, Status.PASS, observed, approved, "" if is_same_graph else _graphs(is_same_graph))
 
@@ -64,7 +64,7 @@ def _graphs(is_same_graph: bool) -> str:
     return "the graph is the baseline's own" if is_same_graph else "the graph differs from the baseline's"
 
 
-def _bytes(metric: str, status: Status, observed: int | None, approved: int | None, reason: str) -> Judgement:
+def _bytes(metric: str, status: Status, observed: int | None, approved: float | None, reason: str) -> Judgement:
     return Judgement(
         metric=metric,
         status=status,

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import BuildFailed
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.seeing import Pipeline
-from harness.prepare.checkpoint import require_arch
+from harness.prepare.configurations import require_arch
 from harness.records.spec import EngineSpec
 from harness.store.atomic import copy_atomically, write_atomically
 from harness.store.cache import ArtifactCache, default_cache_dir

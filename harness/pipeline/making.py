@@ -130,8 +130,7 @@ class Maker:
         from harness.prepare.inputs import Split, make_inputs, split_source
 
         made_from = {
-            "arch": encoder.arch,
-            "tower": str(encoder.tower),
+            **_shape_of(encoder),
             "preprocessing": encoder.weights,
             "source": split_source(Split(split), rows),
             "versions": _versions(_READ_BY),
@@ -178,8 +177,7 @@ class Maker:
 
     def _prepared_from(self, encoder: EncoderSpec) -> dict[str, Any]:
         return {
-            "arch": encoder.arch,
-            "tower": str(encoder.tower),
+            **_shape_of(encoder),
             "weights": self.origin(encoder),
             "versions": _versions(_PREPARED_BY),
             "code": code_digest("harness.prepare"),
@@ -243,6 +241,12 @@ def code_digest(package: str) -> str:
     for name, content in sorted(files.items()):
         digest.update(name.encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+def _shape_of(encoder: EncoderSpec) -> dict[str, str]:
+    from harness.prepare.configurations import config_digest
+
+    return {"arch": encoder.arch, "config": config_digest(encoder.arch), "tower": str(encoder.tower)}
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:

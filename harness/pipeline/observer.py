@@ -5,6 +5,7 @@ It stands on the pipeline, keeps what was seen in the run directory, and is the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -117,6 +118,13 @@ class Observer:
         baseline = self._baseline(engine)
         return baseline is not None and baseline.onnx_sha256 == self._onnx_sha256(engine)
 
+    def is_approved_processor(self, engine: EngineSpec) -> bool:
+        """Whether the baseline was seen on this make of processor."""
+        from harness.measure.machine import this_machine
+
+        baseline = self._baseline(engine)
+        return baseline is not None and baseline.provenance.get("processor") == this_machine().cpu_model
+
     def _baseline(self, engine: EngineSpec) -> Baseline | None:
         self._used.add(self._pipeline.baseline_key(engine))
         return self._baselines.find(self._pipeline.baseline_key(engine))
@@ -183,7 +191,7 @@ class Observer:
             kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
             return Baseline(
                 key=key,
-                figures={**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement, engine)},
+                figures=_plain_numbers({**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement, engine)}),
                 onnx_sha256=onnx_sha256,
                 samples={**(kept.samples if kept else {}), **samples},
                 provenance={**(kept.provenance if kept else {}), **self._provenance(judgement.metric, engine)},
@@ -204,7 +212,8 @@ class Observer:
         machine = this_machine()
         facts = {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "cpu": f"{machine.cpu_model}, {machine.cpu_count} cores",
+            "processor": machine.cpu_model,
+            "cores": str(machine.cpu_count),
             "system": f"{machine.system} {machine.architecture}, Python {machine.python}",
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         }
@@ -255,6 +264,11 @@ class Observer:
         if name not in self._kept:
             self._folder.save_arrays(_file_name(name), **arrays)
             self._kept.add(name)
+
+
+def _plain_numbers(figures: Mapping[str, float]) -> dict[str, float]:
+    """Whole numbers without a decimal point, as a person would write bytes."""
+    return {name: int(figure) if float(figure).is_integer() else figure for name, figure in figures.items()}
 
 
 def _file_name(name: str) -> str:

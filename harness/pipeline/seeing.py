@@ -18,6 +18,9 @@ from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 if TYPE_CHECKING:
     from harness.judge.structure import GraphView
 
+# Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
+TIMING_THREADS = 1
+
 
 @dataclass(frozen=True, slots=True)
 class LatencyPair:
@@ -156,7 +159,7 @@ class Pipeline:
         with ExitStack() as stack:
             arms = {}
             for spec in (candidate, reference):
-                session = stack.enter_context(backend_of(spec.backend).open(self.maker.engine(spec)))
+                session = stack.enter_context(backend_of(spec.backend).open(self.maker.engine(spec), threads=TIMING_THREADS))
                 arms[spec.id] = (session, session.upload({inputs.name: inputs.rows[:1]}))
             stack.enter_context(self._progress(f"timing {candidate.id} with {reference.recipe}"))
             ms = interleaved_ms(arms, rounds=rounds, seed=seed)

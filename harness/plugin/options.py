@@ -114,7 +114,8 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _resolve(config: pytest.Config) -> Settings:
-    from harness.prepare.checkpoint import known_archs, require_arch
+    from harness.prepare.checkpoint import weights_origin
+    from harness.prepare.configurations import known_archs, require_arch
     from harness.store.baselines import default_baselines_dir
     from harness.store.cache import CacheMode, default_cache_dir
     from harness.store.gatefile import default_gate_file, read_gate_file
@@ -130,6 +131,7 @@ def _resolve(config: pytest.Config) -> Settings:
         encoder = EncoderSpec.parse(name)
         require_arch(encoder.arch)
         encoders.append(EncoderSpec.parse(name, weights=weights.get(encoder.arch) or weights.get("") or encoder.weights))
+        weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
     return Settings(
         policy=policy,
         encoders=tuple(dict.fromkeys(encoders)),

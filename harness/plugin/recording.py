@@ -47,14 +47,15 @@ class Ledger:
         self.unable = unable
 
     def invalidate(self, error: BaseException | None) -> None:
-        """Every gate of this test that has no verdict yet is INVALID: its measurement broke."""
-        reason = str(error) if error is not None else "it broke before it was judged"
+        """Give every gate of this test that has no verdict yet the one that `error` stands for: INVALID, since its measurement broke."""
+        reason = _words(error)
         if isinstance(error, UsageError):
             self.usage = reason
+        status = Status.FAIL if isinstance(error, AssertionError) else Status.INVALID  # a suite may also simply assert
         judged = {verdict.metric for verdict in self.verdicts}
         for metric in self.gates.metrics:
             if metric not in judged:
-                self._add(_broken(metric, reason))
+                self._add(_unjudged(metric, status, reason))
 
     @property
     def red(self) -> list[Verdict]:
@@ -141,10 +142,14 @@ def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
     return [(judgement.metric, words), *((finding.check, finding.message) for finding in judgement.findings[1:])]
 
 
-def _broken(metric: str, reason: str) -> Judgement:
-    return Judgement(
-        metric=metric, status=Status.INVALID, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason
-    )
+def _unjudged(metric: str, status: Status, reason: str) -> Judgement:
+    return Judgement(metric=metric, status=status, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason)
+
+
+def _words(error: BaseException | None) -> str:
+    if error is None:
+        return "it broke before it was judged"
+    return str(error) if isinstance(error, EnginegateError) else f"{type(error).__name__}: {error}"
 
 
 _LEDGER: pytest.StashKey[Ledger] = pytest.StashKey()
@@ -168,15 +173,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         result = yield
     except EnginegateError as error:
-        if _LEDGER in item.stash and ledger_of(item).suite is not None:
+        if _gates(item):
             ledger_of(item).invalidate(error)
             pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+        raise
+    except Exception as error:  # whatever stopped a gate, its verdict must not be missing from the record; pytest shows the traceback
+        if _gates(item):
+            ledger_of(item).invalidate(error)
         raise
     finally:
         _tell_junit(item)
     if _LEDGER in item.stash and ledger_of(item).red:
         pytest.fail("\n".join(_sentence(verdict) for verdict in ledger_of(item).red), pytrace=False)
     return result
+
+
+def _gates(item: pytest.Item) -> bool:
+    return _LEDGER in item.stash and ledger_of(item).suite is not None
 
 
 def _sentence(verdict: Verdict) -> str:

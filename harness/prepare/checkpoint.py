@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import importlib.util
 import pickle
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import MissingLibrary, UnknownName, UnusableCheckpoint
-from harness.prepare.vendor_log import import_quietly, quiet_to
+from harness.errors import UnusableCheckpoint
+from harness.prepare.configurations import near, open_clip_library, require_arch
+from harness.prepare.vendor_log import quiet_to
 from harness.records.spec import EncoderSpec, Tower
 
 if TYPE_CHECKING:
@@ -25,32 +23,6 @@ _PICKLED = (".pt", ".pth", ".bin")
 _SUFFIXES = (".safetensors", *_PICKLED)
 
 State = dict[str, "torch.Tensor"]
-
-
-def known_archs() -> tuple[str, ...]:
-    """open_clip's configuration names, without importing it; if it is loaded already, those registered with it too.
-
-    Raises:
-        MissingLibrary: open_clip is not installed.
-    """
-    package = importlib.util.find_spec("open_clip")
-    if package is None or not package.submodule_search_locations:
-        raise MissingLibrary("open_clip is not installed and is needed to know its configurations; run: pip install open-clip-torch")
-    shipped = {path.stem for path in Path(package.submodule_search_locations[0], "model_configs").glob("*.json")}
-    loaded = sys.modules.get("open_clip")
-    registered: Iterable[str] = loaded.list_models() if loaded is not None else ()
-    return tuple(sorted(shipped.union(registered)))
-
-
-def require_arch(arch: str) -> None:
-    """Refuse a configuration that open_clip does not have.
-
-    Raises:
-        UnknownName: with the nearest names.
-    """
-    names = known_archs()
-    if arch not in names:
-        raise UnknownName(f"open_clip has no configuration {arch!r}; {_near(arch, names)}; open_clip.list_models() names all {len(names)}")
 
 
 def weights_origin(spec: EncoderSpec) -> str:
@@ -93,7 +65,7 @@ def load_encoder(spec: EncoderSpec, *, log: Path | None = None) -> nn.Module:
 
 
 def _config(arch: str) -> dict[str, Any]:
-    return import_quietly("open_clip", to="read its configurations").get_model_config(arch)
+    return open_clip_library(to="read its configurations").get_model_config(arch)
 
 
 def _model(spec: EncoderSpec, *, from_file: bool) -> Any:
@@ -112,7 +84,7 @@ def _with_seed(arch: str, seed: int) -> Any:
 
 
 def _without_weights(arch: str) -> Any:
-    open_clip = import_quietly("open_clip", to="make the encoder")
+    open_clip = open_clip_library(to="make the encoder")
     try:
         # Without pretrained_text=False a configuration with a Hugging Face text tower would download that tower.
         return open_clip.create_model(arch, pretrained_text=False)
@@ -137,11 +109,11 @@ def _with_file(arch: str, path: Path) -> Any:
 
 
 def _with_tag(arch: str, tag: str) -> Any:
-    open_clip = import_quietly("open_clip", to="load pretrained weights")
+    open_clip = open_clip_library(to="load pretrained weights")
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if not open_clip.get_pretrained_cfg(arch, tag):
         raise UnusableCheckpoint(
-            f"{tag!r} is neither a file nor a pretrained tag of {arch}; {_near(tag, tags)}; or give seeded:N or a checkpoint file"
+            f"{tag!r} is neither a file nor a pretrained tag of {arch}; {near(tag, tags)}; or give seeded:N or a checkpoint file"
         )
     try:
         return open_clip.create_model(arch, pretrained=tag)
@@ -300,11 +272,6 @@ def _hold_tower(self: Any, tower: nn.Module, *, row_shape: tuple[int, ...]) -> N
 def _pooled(features: Any) -> Tensor:
     # Towers made for captioning return their tokens beside the embedding.
     return features[0] if isinstance(features, tuple) else features
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
-    return f"expected one such as {_said(close)}" if close else "nothing known comes near it"
 
 
 def _said(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UnusableInputs
-from harness.prepare.checkpoint import require_arch
+from harness.prepare.configurations import open_clip_library, require_arch
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.observations import EncoderInputs
 from harness.records.spec import EncoderSpec, Tower
@@ -97,7 +97,7 @@ def image_transform(spec: EncoderSpec) -> Callable[[Any], Tensor]:
 
 
 def _preprocessing(spec: EncoderSpec) -> Any:
-    import open_clip
+    open_clip = open_clip_library(to="preprocess pictures")
     from open_clip.model import CLIPVisionCfg
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
@@ -119,7 +119,7 @@ def _images(spec: EncoderSpec, split: Split, ids: Sequence[str]) -> NDArray[np.f
 
 
 def _tokens(arch: str, captions: list[str]) -> NDArray[np.int64]:
-    open_clip = import_quietly("open_clip", to="tokenize captions")
+    open_clip = open_clip_library(to="tokenize captions")
     try:
         with quiet_to(None):
             return open_clip.get_tokenizer(arch)(captions).numpy().astype(np.int64)

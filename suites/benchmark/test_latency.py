@@ -13,5 +13,11 @@ ROUNDS = 15  # one launch of each engine a round; the median of fewer is one bus
 def test_the_quantized_engine_keeps_its_pace_next_to_fp16(engine, observe, expect, show_timings):
     pair = observe.latency(engine, observe.fp16_of(engine), rounds=ROUNDS)
     show_timings(pair.candidate, pair.reference)
-    approved, margin = observe.approved("latency_ratio", engine), observe.margin("latency_ratio", engine)
-    expect(latency_ratio(pair.candidate.ms, pair.reference.ms, approved=approved, relative_margin=margin))
+    judgement = latency_ratio(
+        pair.candidate.ms,
+        pair.reference.ms,
+        approved=observe.approved("latency_ratio", engine),
+        relative_margin=observe.margin("latency_ratio", engine),
+        is_same_processor=observe.is_approved_processor(engine),
+    )
+    expect(judgement)

@@ -53,3 +53,11 @@ def test_times_that_cannot_be_are_invalid(broken):
 
 def test_arms_of_different_length_are_invalid():
     assert judged((40.0,) * 14).status is Status.INVALID
+
+
+def test_a_ratio_approved_on_another_processor_carries_no_failure():
+    slower = latency_ratio((70.0,) * 15, REFERENCE_MS, approved=4.0, relative_margin=0.5, is_same_processor=False)
+    as_fast = latency_ratio((40.0,) * 15, REFERENCE_MS, approved=4.0, relative_margin=0.5, is_same_processor=False)
+
+    assert (slower.status, as_fast.status) == (Status.INCONCLUSIVE, Status.PASS)
+    assert "another make of processor" in slower.reason

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from harness.errors import UnknownName, UnusableCheckpoint
-from harness.prepare.checkpoint import known_archs, load_encoder, require_arch, weights_origin
+from harness.prepare.checkpoint import load_encoder, weights_origin
+from harness.prepare.configurations import config_digest, known_archs, require_arch
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.spec import EncoderSpec
 
@@ -42,10 +43,11 @@ class TestNames:
 
     def test_naming_and_describing_load_no_heavy_library(self):
         script = (
-            "import sys; from harness.prepare import attention, checkpoint, encoder_onnx, export, inputs;"
+            "import sys; from harness.prepare import attention, checkpoint, configurations, encoder_onnx, export, inputs;"
             "from harness.prepare import onnx_edit, quantize, repair, tidy, vendor_log;"
             "from harness.records.spec import EncoderSpec;"
-            "checkpoint.require_arch('ViT-B-32'); checkpoint.weights_origin(EncoderSpec.parse('ViT-B-32/image'));"
+            "configurations.require_arch('ViT-B-32'); configurations.config_digest('ViT-B-32');"
+            "checkpoint.weights_origin(EncoderSpec.parse('ViT-B-32/image'));"
             "inputs.split_source(inputs.Split.EVALUATION, 64);"
             "print(sorted({'torch', 'open_clip', 'modelopt', 'onnx', 'PIL', 'torchvision'} & sys.modules.keys()))"
         )
@@ -55,6 +57,20 @@ class TestNames:
     def test_an_unknown_architecture_is_refused_with_near_names(self):
         with pytest.raises(UnknownName, match="ViT-B-32"):
             require_arch("ViT-B32")
+
+    def test_a_folder_of_configurations_adds_to_those_of_open_clip(self, tmp_path, monkeypatch):
+        (tmp_path / "our-own.json").write_text("{}")
+        monkeypatch.setenv("ENGINEGATE_MODEL_CONFIGS", str(tmp_path))
+        require_arch("our-own")
+        require_arch("ViT-B-32")
+        before = config_digest("our-own")
+        (tmp_path / "our-own.json").write_text('{"embed_dim": 1}')
+        assert config_digest("our-own") != before
+
+    def test_a_folder_of_configurations_that_is_not_there_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("ENGINEGATE_MODEL_CONFIGS", str(tmp_path / "absent"))
+        with pytest.raises(UnknownName, match="is no folder"):
+            known_archs()
 
 
 class TestOrigin:

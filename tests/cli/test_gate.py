@@ -1,0 +1,426 @@
+"""The command `gate`, from outside: what it prints, what it leaves, and how it exits."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+import zipfile
+
+import numpy as np
+import pytest
+
+from harness.backends.registry import get_backend
+from harness.contracts import Action
+from harness.records.run import RunRecord
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.store.run_directory import read_run
+from tests.helpers.gates import REPOSITORY, Gate
+
+_SMALL = EngineSpec(encoder=EncoderSpec.parse("small-clip/image"), recipe=Recipe.LINEAR, backend="tensorrt_rtx", target="SM89")
+_WHY_NO_RTX = get_backend("tensorrt_rtx").why_not(Action.BUILD, _SMALL)
+needs_rtx = pytest.mark.skipif(_WHY_NO_RTX is not None, reason=f"tensorrt_rtx: {_WHY_NO_RTX}")
+
+
+def baseline_files(gate):
+    return sorted((gate.folder / "baselines").rglob("*.json"))
+
+
+def change_figure(gate, metric, change):
+    """Change one figure in every baseline that has it."""
+    for path in baseline_files(gate):
+        content = json.loads(path.read_text())
+        for record in content["records"]:
+            if metric in record["figures"]:
+                record["figures"][metric] = change(record["figures"][metric])
+        path.write_text(json.dumps(content))
+
+
+class TestRun:
+    def test_a_first_run_creates_baselines_and_a_second_compares_with_them(self, approved, gate):
+        first = approved[1]
+        assert {row["reason"].partition(":")[0] for row in first.verdicts if row["metric"] == "plan_bytes"} == {"baseline_created"}
+
+        second = gate()
+
+        assert (second.code, second.red) == (0, {})
+        assert len(second.verdicts) == len(first.verdicts)
+        assert all(row["bound"] is not None for row in second.verdicts)
+
+    def test_the_table_has_one_line_a_gate_and_the_last_line_is_the_run(self, gate):
+        result = gate()
+
+        table = result.stdout.partition("suite      encoder")[2]
+        assert sum(line.startswith(("accuracy ", "graph ", "benchmark ")) for line in table.splitlines()) == len(result.verdicts)
+        assert re.fullmatch(r"run: .*runs/\d{8}T\d{6}Z-[0-9a-f]{6}", result.stdout.strip().splitlines()[-1])
+
+    def test_the_run_directory_holds_everything_the_issue_of_a_verdict_needs(self, gate):
+        result = gate("--run-dir", "out")
+
+        run = gate.folder / "out"
+        record = read_run(run)
+        assert isinstance(record, RunRecord)
+        assert json.loads((run / "run.json").read_text())["schema"] == "enginegate/run/1"
+        assert result.stdout.strip().splitlines()[-1] == f"run: {run}"
+        for engine in record.engines:
+            assert engine.layer_table is None or json.loads((run / engine.layer_table).read_text())["rows"]
+        with np.load(run / "samples" / "small-clip-image-linear-onnxruntime-embeddings.npz", allow_pickle=False) as arrays:
+            assert arrays["rows"].shape == (24, 32)
+        cases = ElementTree.parse(run / "junit.xml").getroot().findall(".//testcase")
+        assert len(cases) >= 20
+        assert any("PASS" in (prop.get("value") or "") for prop in ElementTree.parse(run / "junit.xml").getroot().iter("property"))
+        assert "## enginegate: PASS" in (run / "summary.md").read_text()
+        assert list((run / "logs").glob("*prepare.log"))
+
+    def test_a_warm_run_imports_neither_torch_nor_open_clip_nor_modelopt(self, gate):
+        script = (
+            "import sys; from harness.cli import main; code = main(['gate', '-q']);"
+            "print(code, sorted({'torch', 'open_clip', 'modelopt'} & sys.modules.keys()))"
+        )
+
+        assert gate.python(script).strip().splitlines()[-1] == "0 []"
+
+    def test_two_workers_build_once_and_lose_no_verdict(self, gate, tmp_path, warm_cache):
+        cold = Gate(gate.folder, tmp_path / "cold")
+        for kind in ("inputs", "reference", "onnx"):  # what takes torch is not what is tested here
+            shutil.copytree(warm_cache / kind, cold.cache / kind)
+
+        alone, together = gate(), cold("-n", "2")
+
+        assert together.code == 0, together.stdout
+        assert sorted((row["metric"], row["recipe"], str(row["backend"])) for row in together.verdicts) == sorted(
+            (row["metric"], row["recipe"], str(row["backend"])) for row in alone.verdicts
+        )
+        assert {row["cache"] for row in together.document["engines"]} == {"miss"}
+        assert len(list((cold.cache / "engine").iterdir())) == len(together.document["engines"])
+        assert len(list((gate.folder / "runs").iterdir())) == 2  # one of each
+
+    def test_a_worker_that_dies_leaves_an_invalid_verdict(self, gate):
+        suite = gate.folder / "test_dying.py"
+        suite.write_text(
+            "import os, pytest\n"
+            "@pytest.mark.accuracy\n"
+            "@pytest.mark.gates('finite')\n"
+            "def test_dies(engine, observe, expect):\n"
+            "    observe.embeddings(engine)\n"
+            "    os._exit(7)\n"
+        )
+
+        result = gate("test_dying.py", "-n", "1", "--recipes", "fp16")
+
+        assert result.code == 4
+        assert [(row["metric"], row["status"], row["encoder"]) for row in result.verdicts] == [("test_dies", "INVALID", "small-clip/image")]
+
+    def test_a_listing_says_what_would_run_and_makes_nothing(self, gate):
+        result = gate("--list")
+
+        assert result.code == 0
+        assert "small-clip/image-linear-onnxruntime" in result.stdout
+        assert not (gate.folder / "runs").exists()
+
+    def test_json_is_the_only_thing_on_stdout(self, gate):
+        result = gate("--json", "-m", "graph")
+
+        assert json.loads(result.stdout)["schema"] == "enginegate/run/1"
+
+    def test_the_step_summary_of_a_runner_is_appended_to(self, gate):
+        summary = gate.folder / "step.md"
+        summary.write_text("before\n")
+
+        gate("-m", "graph", GITHUB_STEP_SUMMARY=str(summary))
+
+        assert summary.read_text().startswith("before\n## enginegate: PASS")
+
+    def test_times_show_in_the_table_and_json_of_pytest_benchmark(self, gate):
+        result = gate("-k", "pace", "--benchmark-json", "times.json")
+
+        times = json.loads((gate.folder / "times.json").read_text())
+        assert {entry["name"] for entry in times["benchmarks"]} == {
+            "small-clip/image-fp16-onnxruntime",
+            "small-clip/image-linear-onnxruntime",
+        }
+        assert {entry["stats"]["rounds"] for entry in times["benchmarks"]} == {15}
+        assert "Name (time in" in result.stdout
+
+    def test_nothing_is_left_beside_the_run_and_the_cache(self, gate):
+        before = {path.name for path in gate.folder.iterdir()}
+
+        gate("-m", "graph")
+
+        assert {path.name for path in gate.folder.iterdir()} - before == {"runs"}
+
+
+class TestRegressions:
+    @pytest.mark.parametrize("plant", ["block", "weight", "scale"])
+    def test_every_planted_regression_fails_the_run(self, planted, plant):
+        assert f"{plant}: exit code 1" in planted[1]
+
+    def test_a_block_left_unquantized_is_counted_in_the_graph_and_in_the_engine(self, planted):
+        verdicts = planted[0]["block"]
+
+        assert (verdicts["block_gemms_quantized"].observed, verdicts["block_gemms_quantized"].bound) == (12, 18)
+        assert "block 0" in verdicts["block_gemms_quantized"].reason
+        if _WHY_NO_RTX is None:
+            assert (verdicts["block_gemms_fp8"].observed, verdicts["block_gemms_fp8"].status) == (12, "FAIL")
+
+    def test_a_weight_left_unfolded_is_named(self, planted):
+        verdicts = planted[0]["weight"]
+
+        assert (verdicts["block_weights_folded"].observed, verdicts["block_weights_folded"].status) == (17, "FAIL")
+        assert "was not folded" in verdicts["block_weights_folded"].reason
+        assert verdicts["block_gemms_quantized"].status == "PASS"
+
+    def test_an_activation_scale_at_a_quarter_costs_the_approved_accuracy(self, planted):
+        verdicts = planted[0]["scale"]
+
+        assert verdicts["centred_snr_db"].status == "FAIL"
+        assert {metric for metric, row in verdicts.items() if row.status == "FAIL"} <= {"centred_snr_db", "cosine_min"}
+
+    @needs_rtx
+    def test_a_baseline_with_fewer_weight_bytes_fails(self, gate):
+        change_figure(gate, "weights_bytes", lambda figure: figure - 1)
+
+        result = gate("-k", "weights_need")
+
+        assert result.code == 1
+        assert set(result.red.values()) == {"FAIL"}
+        assert "+1 bytes" in result.stdout
+
+
+class TestBaselines:
+    def test_no_baseline_is_not_green(self, gate):
+        shutil.rmtree(gate.folder / "baselines")
+        (gate.folder / "baselines").mkdir()
+
+        result = gate("-m", "benchmark")
+
+        assert result.code == 3
+        assert result.of("latency_ratio")["status"] == "NO_BASELINE"
+
+    def test_a_baseline_of_another_version_is_mentioned_and_not_used(self, gate):
+        for path in baseline_files(gate):
+            content = json.loads(path.read_text())
+            for record in content["records"]:
+                record["key"]["backend_version"] = "0.0.1"
+            path.with_name(f"{content['records'][0]['key']['backend']}-0.0.1.json").write_text(json.dumps(content))
+            path.unlink()
+
+        result = gate("-k", "engine_file and onnxruntime")
+
+        assert result.code == 3
+        assert "there is one for onnxruntime 0.0.1" in result.stdout
+
+    def test_fewer_bytes_pass_and_ask_for_a_new_baseline(self, gate):
+        change_figure(gate, "plan_bytes", lambda figure: figure + 1_000_000)
+
+        result = gate("-k", "engine_file")
+
+        assert result.code == 0
+        assert all(row["reason"].startswith("baseline_stale") for row in result.verdicts)
+
+    def test_a_comparing_run_edits_no_baseline(self, gate):
+        change_figure(gate, "plan_bytes", lambda figure: figure - 1)
+        before = {path: path.read_bytes() for path in baseline_files(gate)}
+
+        gate()
+
+        assert {path: path.read_bytes() for path in baseline_files(gate)} == before
+
+    def test_creating_replaces_no_figure_and_updating_does(self, gate):
+        change_figure(gate, "plan_bytes", lambda figure: figure - 1)
+
+        assert gate("-k", "engine_file", "--baselines=create").code == 1
+        assert gate("-k", "engine_file", "--baselines=update").code == 0
+        assert gate("-k", "engine_file").code == 0
+
+    def test_trimming_removes_what_a_whole_run_no_longer_asks_for(self, gate):
+        path = next(path for path in baseline_files(gate) if "onnxruntime" in path.name and "linear" in str(path))
+        content = json.loads(path.read_text())
+        for record in content["records"]:
+            record["key"]["arch"] = "gone"
+        stale = gate.folder / "baselines" / path.relative_to(gate.folder / "baselines").as_posix().replace("small-clip", "gone")
+        stale.parent.mkdir(parents=True)
+        stale.write_text(json.dumps(content))
+
+        partly = gate("-m", "benchmark", "--baselines=trim")
+        assert stale.exists()
+        assert "no baseline is removed" in partly.stdout
+
+        whole = gate("--baselines=trim")
+        assert whole.code == 0
+        assert not stale.exists()
+        assert path.exists()
+
+    def test_writing_is_refused_in_continuous_integration(self, gate):
+        result = gate("--baselines=update", CI="true")
+
+        assert result.code == 2
+        assert "CI is set" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ("<<<<<<< ours\n{}\n=======\n{}\n>>>>>>> theirs\n", "conflict"),
+            ('{"schema": "enginegate/baseline/2", "records": []}', "upgrade"),
+            ("{", "JSON"),
+        ],
+    )
+    def test_a_baseline_that_cannot_be_understood_is_invalid_and_named(self, gate, content, words):
+        path = next(path for path in baseline_files(gate) if "onnxruntime" in path.name and "linear" in str(path))
+        path.write_text(content)
+
+        result = gate("-k", "engine_file and linear and onnxruntime")
+
+        assert result.code == 4
+        assert result.of("plan_bytes")["status"] == "INVALID"
+        assert path.name in result.of("plan_bytes")["reason"]
+        assert words in result.of("plan_bytes")["reason"]
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--encoders", "ViT-B32/image"], "ViT-B-32"),
+            (["--encoders", "ViT-B-32"], "names no tower"),
+            (["--recipes", "linaer"], "did you mean linear"),
+            (["--backends", "onnxruntim"], "onnxruntime"),
+            (["--targets", "ada"], "SM89"),
+            (["--batch", "8/1/64"], "ascend"),
+            (["--batch", "8"], "MIN/OPT/MAX"),
+            (["--weights", "absent.safetensors"], "does not exist"),
+            (["--weights", "seeded:x"], "seeded:N"),
+            (["--gate-file", "absent.toml"], "absent.toml"),
+            (["-k", "no such test"], ""),
+        ],
+    )
+    def test_what_cannot_be_meant_is_usage_in_words(self, gate, arguments, words):
+        result = gate(*arguments)
+
+        assert result.code == 2
+        assert words in result.stdout + result.stderr
+        assert "Traceback" not in result.stdout + result.stderr
+        assert not (gate.folder / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ('[[bound]]\nmetric = "cosine_min"\nfloor = 0.9\n', "reason"),
+            ('[[bound]]\nmetric = "cosine_min"\nfloor = nan\nreason = "x"\n', "finite"),
+            ('[[bound]]\nmetric = "cosine_mni"\nfloor = 0.9\nreason = "x"\n', "cosine_min"),
+            ("[surprise]\n", "surprise"),
+        ],
+    )
+    def test_a_gate_file_that_cannot_be_meant_is_named(self, gate, line, words):
+        (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text() + line)
+
+        result = gate()
+
+        assert result.code == 2
+        assert "gate.toml" in result.stderr
+        assert words in result.stderr
+
+    def test_a_run_directory_that_is_in_use_is_refused(self, gate):
+        (gate.folder / "out").mkdir()
+        (gate.folder / "out" / "file").touch()
+
+        result = gate("--run-dir", "out")
+
+        assert result.code == 2
+        assert "already holds" in result.stdout + result.stderr
+
+    @needs_rtx
+    def test_fp8_for_a_target_without_it_is_usage_in_the_builders_words(self, gate):
+        result = gate("--targets", "sm86", "--recipes", "linear", "-k", "fused and linear")
+
+        assert result.code == 2
+        assert "SM86" in result.of("fused_attention")["reason"]
+        assert "fp8" in result.of("fused_attention")["reason"].lower()
+
+    def test_a_truncated_checkpoint_is_told_once_and_loses_nothing(self, gate):
+        (gate.folder / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+
+        result = gate("--weights", "cut.safetensors", "-m", "graph")
+
+        assert result.code == 2
+        assert {row["status"] for row in result.verdicts} == {"INVALID"}
+        assert "truncated" in result.verdicts[0]["reason"]
+
+
+class TestPlaces:
+    def test_a_gate_that_no_backend_can_run_is_listed_with_its_reason(self, gate):
+        (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text().replace('"onnxruntime", ', ""))
+
+        result = gate("-k", "sound or engine_file")
+
+        assert result.code == (0 if _WHY_NO_RTX is None else 3)
+        assert {row["gate"] for row in result.document["not_run"]} >= {"finite"}
+        assert all(row["reason"] for row in result.document["not_run"])
+
+    def test_a_gate_whose_backend_was_asked_for_is_invalid_where_it_cannot_run(self, gate):
+        result = gate("-k", "sound", "--backends", "tensorrt_rtx", "--recipes", "fp16")
+
+        assert result.code == 4
+        assert result.of("finite", recipe="fp16")["status"] == "INVALID"
+
+    def test_an_interrupted_build_leaves_a_cache_that_builds_just_that_again(self, gate, tmp_path, warm_cache):
+        interrupted = Gate(gate.folder, tmp_path / "cache")
+        shutil.copytree(warm_cache / "inputs", interrupted.cache / "inputs")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "gate", "-m", "graph", "--recipes", "fp16"],
+            cwd=gate.folder,
+            env=interrupted.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not list((interrupted.cache / "partial").glob("*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+
+        assert process.returncode == 130, output
+        assert list((interrupted.cache / "partial").iterdir()) == []
+        assert not list(interrupted.cache.glob("onnx/*"))
+
+    def test_the_wheel_carries_suites_bounds_and_baselines(self, tmp_path):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+            cwd=REPOSITORY,
+            check=True,
+            capture_output=True,
+        )
+        (wheel,) = tmp_path.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp_path / "installed")
+        somewhere = tmp_path / "somewhere"
+        somewhere.mkdir()
+        environment = {"PYTHONPATH": str(tmp_path / "installed"), "PATH": "", "HOME": str(tmp_path)}
+
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "gate", "--list"], cwd=somewhere, env=environment, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "ViT-B-32/image-linear-onnxruntime" in done.stdout
+        assert (tmp_path / "installed/harness/data/baselines/aot-SM89/ViT-B-32").is_dir()
+        assert list(somewhere.iterdir()) == []
+
+    def test_a_ten_line_suite_in_a_foreign_project_gates(self, gate):
+        (gate.folder / "test_ours.py").write_text(
+            "import pytest\n"
+            "from harness.judge.accuracy import cosine_min\n"
+            "@pytest.mark.accuracy\n"
+            "@pytest.mark.gates('cosine_min')\n"
+            "def test_our_encoder_keeps_its_directions(engine, observe, expect):\n"
+            "    expect(cosine_min(observe.embeddings(engine), observe.reference(engine), floor=0.9))\n"
+        )
+
+        result = gate("test_ours.py")
+
+        assert result.code == 0
+        assert [row["metric"] for row in result.verdicts] == ["cosine_min", "cosine_min"]

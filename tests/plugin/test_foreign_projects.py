@@ -1,0 +1,70 @@
+"""A project that has the plugin installed and gates nothing notices nothing."""
+
+import pytest
+
+
+@pytest.fixture
+def project(pytester):
+    pytester.makepyfile("def test_nothing_of_ours(): pass")
+    return pytester
+
+
+def test_a_run_without_gates_leaves_no_run_directory(project):
+    result = project.runpytest_subprocess()
+
+    result.assert_outcomes(passed=1)
+    assert not (project.path / "runs").exists()
+    assert "enginegate" not in result.stdout.str().replace("plugins: ", "").partition("collected")[2]
+
+
+def test_the_plugin_works_without_pytest_benchmark(project):
+    project.runpytest_subprocess("-p", "no:benchmark").assert_outcomes(passed=1)
+
+
+def test_the_plugin_works_without_xdist(project):
+    project.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
+
+
+def test_expecting_without_a_suite_marker_says_what_to_add(pytester):
+    pytester.makepyfile(
+        """
+        def test_unmarked(engine, observe, expect):
+            pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess("--backends", "fake", "--recipes", "fp16", "--run-dir", "out")
+
+    result.stdout.fnmatch_lines(["*belongs to no suite; mark it with accuracy, graph, benchmark or conformance*"])
+
+
+def test_markers_of_the_plugin_are_known_to_strict_projects(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.graph
+        @pytest.mark.gates("unfused_qdq", needs="layers")
+        def test_marked():
+            pass
+        """
+    )
+
+    pytester.runpytest_subprocess("--strict-markers").assert_outcomes(passed=1)
+
+
+def test_a_gates_marker_that_needs_an_unknown_word_is_refused(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.graph
+        @pytest.mark.gates("unfused_qdq", needs="luck")
+        def test_marked(engine):
+            pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.stdout.fnmatch_lines(["*expected run, build or layers*"])
