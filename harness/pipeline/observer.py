@@ -17,7 +17,7 @@ from harness.judge.latency import ratio_of
 from harness.pipeline.names import backend_of
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
 from harness.records.spec import EngineSpec, PreparedSpec, Recipe
-from harness.records.verdict import Judgement, Status
+from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
 
 if TYPE_CHECKING:
@@ -135,7 +135,16 @@ class Observer:
     # -- baselines ---------------------------------------------------------------------------------------------------------
 
     def settle(self, judgement: Judgement, subject: Subject) -> Judgement:
-        """The judgement as it counts: the run that approves a figure does not fail over the one it replaces."""
+        """The judgement as it counts.
+
+        The run that approves a figure does not fail over the one it replaces, and a recipe that is only reported on fails nothing.
+        """
+        settled = self._against_baseline(judgement, subject)
+        if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
+            return replace(settled, severity=Severity.REPORT)
+        return settled
+
+    def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
         if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:
             return judgement
         if self._may_write(judgement, subject):

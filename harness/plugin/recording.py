@@ -17,6 +17,7 @@ from harness.plugin.run import run_of
 from harness.plugin.selection import Gates, Unable, subject_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict
+from harness.report.words import SIGNS, figures
 
 if TYPE_CHECKING:
     from harness.records.run import ReportFinding
@@ -137,7 +138,7 @@ class Ledger:
 
 
 def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
-    shown = f"{judgement.metric} {judgement.observed} (bound {judgement.bound}, n {judgement.n})"
+    shown = f"{judgement.metric} {judgement.observed}, expected {SIGNS[judgement.direction]} {judgement.bound}, n {judgement.n}"
     words = f"{shown}: {judgement.reason}" if judgement.reason else shown
     return [(judgement.metric, words), *((finding.check, finding.message) for finding in judgement.findings[1:])]
 
@@ -193,9 +194,8 @@ def _gates(item: pytest.Item) -> bool:
 
 
 def _sentence(verdict: Verdict) -> str:
-    sign = {Direction.FLOOR: ">=", Direction.CEILING: "<=", Direction.EQUAL: "="}[verdict.direction]
-    figures = f"{verdict.metric} {verdict.observed} {verdict.unit}".rstrip()
-    return f"{verdict.status}: {figures}, expected {sign} {verdict.bound}; {verdict.reason or 'no further reason'}"
+    observed, bound = figures(verdict)
+    return f"{verdict.status}: {verdict.metric} {observed} {verdict.unit}, expected {bound}; {verdict.reason or 'no further reason'}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -129,7 +129,7 @@ class Run:
         if self._config.option.baselines == BaselineMode.TRIM:
             self._trim()
         self.record = self._write(session)
-        if not self._rows["verdicts"] and exitstatus == pytest.ExitCode.OK:
+        if self.record.exit_code and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED  # every gate was left out: nothing was shown to hold
 
     def pytest_unconfigure(self) -> None:
@@ -202,7 +202,7 @@ class Run:
         code = exit_code(verdict.status for verdict in verdicts)
         if self._usage and code != 1:
             return UsageError.exit_code
-        return code if verdicts else 3
+        return code if verdicts or self._rows["reports"] else 3
 
 
 def worst_of(verdicts: tuple[Verdict, ...]) -> Status | None:

@@ -12,7 +12,7 @@ from harness.report.words import by_reason, engine, figures, order, place, plain
 _HEADINGS = ("suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "verdict")
 _RIGHT = {"observed"}
 _GAP = "  "
-_SHOWN_REPORTS = 10
+_SHOWN_REPORTS = 20
 _RESET = "\x1b[0m"
 _COLOURS = {
     Status.PASS: "\x1b[32m",
@@ -112,10 +112,15 @@ def _first_of(gates: Sequence[Verdict]) -> str:
 
 
 def _reports(reports: Sequence[ReportFinding], width: int) -> Iterator[str]:
-    for remark in reports[:_SHOWN_REPORTS]:
-        yield from _wrapped(f"report {place(remark)} {remark.check}: {remark.message}", width)
-    if len(reports) > _SHOWN_REPORTS:
-        yield f"report: {len(reports) - _SHOWN_REPORTS} more in run.json"
+    """Findings, a line for each engine and check: a recipe that loses something loses it in every block."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for report in reports:
+        grouped.setdefault((place(report), report.check), []).append(report.message)
+    for (where, check), messages in list(grouped.items())[:_SHOWN_REPORTS]:
+        more = f" and {len(messages) - 1} more like it" if len(messages) > 1 else ""
+        yield from _wrapped(f"report {where} {check}: {messages[0]}{more}", width)
+    if len(grouped) > _SHOWN_REPORTS:
+        yield f"report: {len(grouped) - _SHOWN_REPORTS} more kinds in run.json"
 
 
 def _not_run(not_run: Sequence[NotRun], width: int) -> Iterator[str]:

@@ -350,6 +350,18 @@ class TestUsage:
         assert "truncated" in result.verdicts[0]["reason"]
 
 
+class TestReports:
+    def test_a_recipe_that_is_only_reported_on_fails_nothing_and_hides_nothing(self, gate):
+        result = gate("--recipes", "modelopt", "-m", "graph or benchmark")
+
+        assert (result.code, result.verdicts) == (0, [])
+        said = {report["check"]: report["message"] for report in result.document["reports"]}
+        assert "block_gemms_quantized 18" in said["block_gemms_quantized"]
+        if _WHY_NO_RTX is None:
+            assert "fused_attention 0, expected >= 3" in said["fused_attention"]
+        assert any("trt" in row["reason"] for row in result.document["not_run"])
+
+
 class TestPlaces:
     def test_a_gate_that_no_backend_can_run_is_listed_with_its_reason(self, gate):
         (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text().replace('"onnxruntime", ', ""))

@@ -151,9 +151,16 @@ def test_what_a_passing_gate_has_to_say_is_told_once():
 def test_of_many_report_findings_the_first_are_shown_and_the_rest_counted():
     text = table([], [], [Remark(check=f"check_O{number:02}") for number in range(25)])
 
-    assert text.count("report graph") == 10
-    assert "report: 15 more in run.json" in text
+    assert text.count("report graph") == 20
+    assert "report: 5 more kinds in run.json" in text
     assert text.endswith("0 gates; 0 not run; 25 report findings")
+
+
+def test_a_finding_that_repeats_in_every_block_is_told_once():
+    text = table([], [], [Remark(message=f"block {index}: attention is split") for index in range(12)])
+
+    assert "block 0: attention is split and 11 more like it" in text
+    assert "block 1:" not in text
 
 
 def test_control_characters_of_a_vendor_reach_no_terminal():
