@@ -158,7 +158,8 @@ def _refusal(trt: ModuleType, source: Path, log: BuildLog) -> EnginegateError:
 @contextmanager
 def _logged(trt: ModuleType, path: Path) -> Iterator[tuple[Any, BuildLog]]:
     """The module's one logger, listening for one build at a time."""
-    with _building, path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    # Line by line, since a builder that aborts the process takes what is still buffered with it, and that says why.
+    with _building, path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1) as file:
         logger = _loggers.get(trt.__name__) or _loggers.setdefault(trt.__name__, _new_logger(trt))
         log = BuildLog(file)
         logger.sink = log.write
