@@ -6,114 +6,149 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import EnginegateError, UsageError
 from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, normalized_target
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+from harness.records.verdict import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the table of codes is in the README."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["gate"]:
-        return gate(arguments[1:])
-    options = _parser().parse_args(arguments)
+    as_json = "--json" in arguments
     try:
+        if arguments[:1] == ["gate"]:
+            return gate(arguments[1:])
+        options = _parser().parse_args(arguments)
         return options.run(options)
     except EnginegateError as error:
-        return _tell(error, as_json=options.json)
+        return _tell(error.code, str(error), error.exit_code, as_json=as_json)
+    except SystemExit as stop:  # argparse has said on stderr what is wrong
+        return _tell("usage", "the arguments are wrong; see stderr", 2, as_json=as_json, quietly=True) if stop.code else 0
     except KeyboardInterrupt:
-        print("interrupted; what was being built is discarded, and the cache stays usable", file=sys.stderr)
-        return INTERRUPTED
+        words = "interrupted; what was being built is discarded, and the cache stays usable"
+        return _tell("interrupted", words, INTERRUPTED, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 (a fault of ours must not look like a failed gate, whose code is 1)
+        traceback.print_exc()
+        return _tell("broken", f"{type(error).__name__}: {error}", EnginegateError.exit_code, as_json=as_json)
 
 
 def gate(arguments: list[str]) -> int:
     """Run the suites through pytest and map what came of it to an exit code. Every argument is pytest's."""
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
-    outcome = _Outcome()
+    outcome = _Outcome(arguments)
     with _only_json_on_stdout() if as_json else contextlib.nullcontext():
         code = _run_pytest(arguments, outcome)
-    _say_result(outcome, code, as_json=as_json)
+    if as_json:
+        print(_gate_document(outcome, code))
+    elif outcome.path is not None:
+        print(f"run: {outcome.path}")
     return code
 
 
 class _Outcome:
-    """A pytest plugin that keeps what the run left."""
+    """A pytest plugin that adds the suites where no path is named, and keeps what the run left."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: list[str]) -> None:
         self.path: Path | None = None
         self.exit_code: int | None = None
         self.is_interrupted = False
+        self.is_broken = False
+        self.refusal: tuple[str, str] | None = None
+        self._arguments = arguments
+
+    def pytest_load_initial_conftests(self, early_config: Any, args: list[str]) -> None:
+        """Add the suites where no path or node id is named. Pytest has read the options by now, and knows which words are paths."""
+        if not early_config.known_args_namespace.file_or_dir:
+            args.append(str(_suites()))
+            early_config.known_args_namespace.file_or_dir = args[-1:]
 
     def pytest_configure(self, config: Any) -> None:
         """Resolve what is asked before collection, so that what cannot be meant is one line and not a collection error."""
+        import pytest
+
         from harness.plugin.options import settings_of
+        from harness.plugin.run import run_of
+        from harness.store.cache import default_cache_dir
 
-        settings_of(config)
+        if getattr(config.option, "benchmark_storage", None) == _BENCHMARKS_BESIDE_THE_CALLERS_FILES:
+            config.option.benchmark_storage = f"file://{default_cache_dir() / 'benchmarks'}"
+        run_of(config).command = ("enginegate", "gate", *self._arguments)
+        try:
+            settings_of(config)
+        except pytest.UsageError as error:
+            self.refusal = (getattr(error.__cause__, "code", "usage"), str(error))
+            raise
 
-    def pytest_keyboard_interrupt(self) -> None:
-        self.is_interrupted = True
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        import pytest
+
+        # Pytest's own reasons to stop, such as a file that cannot be collected, come as a kind of KeyboardInterrupt too.
+        self.is_interrupted = not isinstance(excinfo.value, pytest.Session.Interrupted)
 
     def pytest_unconfigure(self, config: Any) -> None:
         from harness.plugin.run import run_of
 
         run = run_of(config)
+        self.is_broken = run.is_broken
         if run.record is not None:
             self.path, self.exit_code = run.path, run.record.exit_code
+
+
+# What pytest-benchmark stores results in unless told otherwise. It makes the folder at once, though nobody asked to save anything.
+_BENCHMARKS_BESIDE_THE_CALLERS_FILES = "file://./.benchmarks"
+
+
+def _suites() -> Path:
+    local = Path("suites")
+    if local.is_dir():
+        return local
+    from harness.store.packaged import packaged
+
+    return packaged("suites")
 
 
 def _run_pytest(arguments: list[str], outcome: _Outcome) -> int:
     import pytest
 
     sys.dont_write_bytecode = True  # a gate leaves nothing beside its run directory and its cache
-    code = pytest.main(_pytest_arguments(arguments), plugins=[outcome])
+    own = ["-p", "harness.plugin", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    code = pytest.main([*own, *arguments], plugins=[outcome])
     if outcome.is_interrupted:
         return INTERRUPTED
-    if outcome.exit_code is not None:
-        return outcome.exit_code or (1 if code == pytest.ExitCode.TESTS_FAILED else 0)
-    # Without a record nothing was gated: OK is a listing or a help text; INTERRUPTED a test file that cannot be collected.
+    if outcome.exit_code is not None and code != pytest.ExitCode.INTERNAL_ERROR:
+        return outcome.exit_code
+    if outcome.is_broken or code == pytest.ExitCode.INTERNAL_ERROR:
+        return EnginegateError.exit_code
+    return _code_without_a_record(code, arguments)
+
+
+def _code_without_a_record(code: int, arguments: list[str]) -> int:
+    """Nothing was gated: a listing or a help text is done; tests that gate nothing are an empty selection."""
+    import pytest
+
+    if code == pytest.ExitCode.OK:
+        asked_to_tell = {"--list", "--collect-only", "--co", "--help", "-h", "--version", "-V", "--markers", "--fixtures"}
+        return 0 if asked_to_tell & set(arguments) else UsageError.exit_code
     usage = (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED)
-    return 0 if code == pytest.ExitCode.OK else UsageError.exit_code if code in usage else 4
-
-
-def _pytest_arguments(arguments: list[str]) -> list[str]:
-    from harness.store.cache import default_cache_dir
-
-    # pytest-benchmark makes a folder for results that nobody asked to save; it goes where artifacts go, not beside the caller's files.
-    storage = f"--benchmark-storage=file://{default_cache_dir() / 'benchmarks'}"
-    own = ["-p", "no:cacheprovider", "--import-mode=importlib", storage]
-    if _names_a_path(arguments):
-        return [*own, *arguments]
-    local = Path("suites")
-    if local.is_dir():
-        return [*own, *arguments, str(local)]
-    from harness.store.packaged import packaged
-
-    return [*own, f"--rootdir={Path.cwd()}", *arguments, str(packaged("suites"))]
-
-
-def _names_a_path(arguments: list[str]) -> bool:
-    """Whether a test path or node id is among the arguments: something that exists and is no option's value."""
-    values = [after for before, after in zip(["", *arguments], arguments, strict=False) if not before.startswith("-") or "=" in before]
-    return any(not value.startswith("-") and Path(value.partition("::")[0]).exists() for value in values)
-
-
-def _say_result(outcome: _Outcome, code: int, *, as_json: bool) -> None:
-    if as_json:
-        print(_gate_document(outcome, code))
-    elif outcome.path is not None:
-        print(f"run: {outcome.path}")
+    return UsageError.exit_code if code in usage else EnginegateError.exit_code
 
 
 def _gate_document(outcome: _Outcome, code: int) -> str:
     if outcome.path is not None:
-        return (outcome.path / "run.json").read_text(encoding="utf-8")
-    return _error_document("usage" if code == UsageError.exit_code else "broken", "no gate was run; see the messages on stderr")
+        return (outcome.path / "run.json").read_text(encoding="utf-8").rstrip()
+    if code == 0:
+        return _document({"exit_code": 0, "message": "nothing was gated; what was asked for is on stderr"})
+    kind, message = outcome.refusal or (
+        "usage" if code == UsageError.exit_code else "broken",
+        "no gate was run; see the messages on stderr",
+    )
+    return _document({"error": {"code": kind, "message": message}})
 
 
 def build(options: argparse.Namespace) -> int:
@@ -171,17 +206,18 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], wor
     return command
 
 
-def _tell(error: EnginegateError, *, as_json: bool) -> int:
+def _tell(code: str, message: str, exit_code: int, *, as_json: bool, quietly: bool = False) -> int:
     if as_json:
-        print(_error_document(error.code, str(error)))
-    print(f"enginegate: {error}", file=sys.stderr)
-    return error.exit_code
+        print(_document({"error": {"code": code, "message": message}}))
+    if not quietly:
+        print(f"enginegate: {message}", file=sys.stderr)
+    return exit_code
 
 
-def _error_document(code: str, message: str) -> str:
+def _document(content: dict[str, Any]) -> str:
     from harness.store.codec import to_json
 
-    return to_json({"error": {"code": code, "message": message}}).decode().rstrip()
+    return to_json(content).decode().rstrip()
 
 
 def _progress_on_stderr(text: str) -> contextlib.AbstractContextManager[None]:

@@ -73,8 +73,13 @@ def snr_of(observed: Embeddings, reference: Embeddings) -> float:
     _require_same_inputs(observed, reference)
     signal = reference.unit_rows - reference.unit_rows.mean(axis=0)
     noise = observed.unit_rows - reference.unit_rows
+    signal_energy = float(np.square(signal, dtype=np.float64).sum())
     noise_energy = float(np.square(noise, dtype=np.float64).sum())
-    return 10 * math.log10(float(np.square(signal, dtype=np.float64).sum()) / noise_energy) if noise_energy else math.inf
+    if not signal_energy:
+        raise InvalidMeasurement(
+            f"the {len(reference.ids)} reference embeddings are all alike, so nothing tells them apart; give more inputs"
+        )
+    return 10 * math.log10(signal_energy / noise_energy) if noise_energy else math.inf
 
 
 def row_cosines(observed: Embeddings, reference: Embeddings) -> Float32Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from harness.judge.onnx_graph import no_blocks
+from harness.judge.onnx_graph import unjudged_blocks
 from harness.judge.structure import QDQ, AttentionCore, Block, GraphView, WeightGemm
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 from harness.records.policy import RecipePolicy
@@ -28,8 +28,8 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     carriers = _carriers(table)
     gemms = [(block, gemm) for block in view.blocks for gemm in block.gemms]
     unseen = [gemm.node.name for _, gemm in gemms if gemm.node.name not in carriers]
-    if not gemms:
-        return no_blocks("block_gemms_fp8")
+    if not gemms or view.irregularity:
+        return unjudged_blocks("block_gemms_fp8", view)
     if unseen:
         return _cannot_judge("block_gemms_fp8", unseen, len(gemms))
     defects = [(block, gemm, words) for block, gemm in gemms if (words := _why_not_fp8(carriers[gemm.node.name]))]
@@ -41,8 +41,8 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
 
 def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
     """How many blocks have both attention MatMuls and the Softmax in one engine layer."""
-    if not view.blocks:
-        return no_blocks("fused_attention")
+    if not view.blocks or view.irregularity:
+        return unjudged_blocks("fused_attention", view)
     carriers = _carriers(table)
     unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
     if unseen:
@@ -56,6 +56,10 @@ def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
 
 def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
     """How many engine layers do nothing but quantize or de-quantize, beside those that read an input of the graph."""
+    pairs = [name for name, op_type in view.op_types.items() if op_type in QDQ]
+    named = {name for row in table.rows for name in row.onnx_nodes}
+    if pairs and not named & set(pairs):
+        return _cannot_judge("unfused_qdq", pairs, len(table.rows))
     graph_inputs = {port.name for port in view.graph.inputs}
     alone = [row for row in table.rows if _is_only_qdq(row, view) and not graph_inputs & {tensor.name for tensor in row.inputs}]
     findings = tuple(_qdq_finding(policy, row) for row in alone)

@@ -30,8 +30,8 @@ Defect = Callable[[GraphView, WeightGemm], str | None]
 
 def _count(view: GraphView, policy: RecipePolicy, *, metric: str, check: str, defect: Defect) -> Judgement:
     gemms = [(block, gemm) for block in view.blocks for gemm in block.gemms]
-    if not gemms:
-        return no_blocks(metric)
+    if not gemms or view.irregularity:
+        return unjudged_blocks(metric, view)
     defects = [(block, gemm, defect(view, gemm)) for block, gemm in gemms]
     good = sum(words is None for *_, words in defects)
     expected = len(gemms) if policy.block_gemms_fp8 else 0
@@ -52,8 +52,9 @@ def _count(view: GraphView, policy: RecipePolicy, *, metric: str, check: str, de
     )
 
 
-def no_blocks(metric: str) -> Judgement:
-    """The answer for a graph in which no transformer block was found: nothing was judged, so nothing passes."""
+def unjudged_blocks(metric: str, view: GraphView) -> Judgement:
+    """The answer for a graph whose transformer blocks were not all found: nothing was judged, so nothing passes."""
+    found = view.irregularity or "no transformer block found"
     return Judgement(
         metric=metric,
         status=Status.INVALID,
@@ -62,7 +63,7 @@ def no_blocks(metric: str) -> Judgement:
         unit="nodes",
         direction=Direction.EQUAL,
         n=0,
-        reason="no transformer block found: expected MatMul-Softmax-MatMul with weight GEMMs around it; cannot judge this graph",
+        reason=f"cannot judge this graph: {found}; expected blocks of MatMul-Softmax-MatMul with the same weight GEMMs around each",
     )
 
 

@@ -162,6 +162,22 @@ class GraphView:
             after[-1] = after[-1][: len(after[0])]  # what the last block has beyond the first one's is the head
         return tuple(Block(index=index, core=core, gemms=(*before[index], *after[index])) for index, core in enumerate(self.cores))
 
+    @cached_property
+    def irregularity(self) -> str | None:
+        """Why the blocks cannot all have been found, in words; None when they repeat as blocks do.
+
+        A block whose attention is not recognised would otherwise vanish from every count that the graph itself sets.
+        """
+        shapes = [sorted(tuple(sorted(gemm.constant.shape)) for gemm in block.gemms) for block in self.blocks]
+        odd = next((index for index, found in enumerate(shapes) if found != shapes[0]), None)
+        if odd is not None:
+            return f"block {odd} has {len(shapes[odd])} weight GEMMs of other shapes than block 0's {len(shapes[0])}"
+        placed = {gemm.node.name for block in self.blocks for gemm in block.gemms}
+        left = [name for name in self.weight_gemms if name not in placed]
+        if shapes and len(left) >= len(shapes[0]):
+            return f"{len(left)} weight GEMMs belong to no block, first {left[0]}: as many as a block has"
+        return None
+
     def _gemms_feeding(self, core: AttentionCore) -> tuple[WeightGemm, ...]:
         """Weight GEMMs from which the core is reached without passing another weight GEMM."""
         found: dict[str, WeightGemm] = {}

@@ -93,7 +93,9 @@ class _RtxRow:
         re.DOTALL,
     )
     _LIST_END = re.compile(r"\], ")
-    _FOOT = re.compile(r"TacticName: (?P<tactic>.*?), StreamId: (?P<stream>-?\d+), Metadata: (?P<metadata>.*)\Z", re.DOTALL)
+    _FOOT = re.compile(
+        r"TacticName: (?P<tactic>.*?), StreamId: (?P<stream>-?\d+)(?:, EventId: -?\d+)?, Metadata: (?P<metadata>.*)\Z", re.DOTALL
+    )
 
     def __init__(self, text: str, number: int) -> None:
         self._text = text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BuildFailed
+from harness.errors import BuildFailed, UsageError
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.seeing import Pipeline
 from harness.prepare.configurations import require_arch
@@ -33,6 +33,8 @@ def build_engine(spec: EngineSpec, *, cache_dir: Path | None, out: Path | None, 
         Broken: the machine, the build or the store failed.
     """
     require_arch(spec.encoder.arch)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out names {out}, which is a file; expected a folder for the engine and its record")
     pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=1, progress=progress)
     artifact = pipeline.maker.engine(spec)
     if artifact.path is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from harness.errors import EnginegateError, MissingLibrary, UnsupportedTarget
+from harness.errors import MissingLibrary, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
@@ -57,20 +57,20 @@ class Once:
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], Any] = {}
-        self._broken: dict[tuple[object, ...], EnginegateError] = {}
+        self._broken: dict[tuple[object, ...], Exception] = {}
 
     def __call__(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
         """The thing of that key, made now unless it was.
 
         Raises:
-            EnginegateError: what `make` raised, the first time or now.
+            Exception: what `make` raised, the first time or now.
         """
         if key in self._broken:
             raise self._broken[key]
         if key not in self._made:
             try:
                 self._made[key] = make()
-            except EnginegateError as error:
+            except Exception as error:  # whatever it was: half an hour of quantization is not tried again for each gate
                 self._broken[key] = error
                 raise
         return self._made[key]

@@ -16,6 +16,7 @@ from harness.errors import EnginegateError
 from harness.judge.latency import ratio_of
 from harness.pipeline.names import backend_of
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.policy import BOUNDED
 from harness.records.spec import EngineSpec, PreparedSpec, Recipe
 from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
@@ -182,6 +183,8 @@ class Observer:
         """Whether this run approves the figure. Creating adds what is missing; it replaces nothing, and mixes no two graphs."""
         if judgement.observed is None or self._mode not in (BaselineMode.CREATE, BaselineMode.UPDATE):
             return False
+        if judgement.metric in BOUNDED and judgement.observed < self.limit(judgement.metric, engine):
+            return False  # approving a figure does not lift the absolute bound that it misses
         before = self._baseline(engine)
         if before is None or self._mode is BaselineMode.UPDATE:
             return True
@@ -221,11 +224,11 @@ class Observer:
         machine = this_machine()
         facts = {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "processor": machine.cpu_model,
-            "cores": str(machine.cpu_count),
             "system": f"{machine.system} {machine.architecture}, Python {machine.python}",
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         }
+        if metric == "latency_ratio":  # of this figure alone: another metric's update says nothing about where it was timed
+            facts |= {"processor": machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
         if metric == "centred_snr_db":
             facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
         return facts

@@ -66,7 +66,7 @@ class Pipeline:
         return self._once(("embeddings", spec), lambda: self._embeddings(spec))
 
     def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int, seed: int = 0) -> LatencyPair:
-        """Interleaved single-row launches of two engines of one encoder."""
+        """Interleaved launches of two engines of one encoder, with as many rows as their profile's minimum."""
         key = ("latency", candidate, reference, rounds, seed)
         return self._once(key, lambda: self._latency(candidate, reference, rounds, seed))
 
@@ -160,7 +160,8 @@ class Pipeline:
             arms = {}
             for spec in (candidate, reference):
                 session = stack.enter_context(backend_of(spec.backend).open(self.maker.engine(spec), threads=TIMING_THREADS))
-                arms[spec.id] = (session, session.upload({inputs.name: inputs.rows[:1]}))
+                arms[spec.id] = (session, session.upload({inputs.name: inputs.rows[: candidate.batch.minimum]}))
             stack.enter_context(self._progress(f"timing {candidate.id} with {reference.recipe}"))
             ms = interleaved_ms(arms, rounds=rounds, seed=seed)
-        return LatencyPair(*(samples(spec.id, ms[spec.id], batch=1) for spec in (candidate, reference)))
+        rows = candidate.batch.minimum
+        return LatencyPair(*(samples(spec.id, ms[spec.id], batch=rows) for spec in (candidate, reference)))

@@ -5,7 +5,7 @@ This file is what pytest registers; each hook lives with its subject. Importing 
 
 from harness.plugin.fixtures import engine, expect, observe, prepared, show_timings
 from harness.plugin.options import pytest_addoption, pytest_cmdline_main, pytest_configure, pytest_report_header
-from harness.plugin.recording import pytest_runtest_call, pytest_runtest_makereport
+from harness.plugin.recording import pytest_runtest_call, pytest_runtest_makereport, pytest_runtest_setup
 from harness.plugin.selection import pytest_collection_modifyitems, pytest_generate_tests, pytest_runtestloop
 from harness.plugin.summary import pytest_terminal_summary
 
@@ -22,6 +22,7 @@ __all__ = [
     "pytest_report_header",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
+    "pytest_runtest_setup",
     "pytest_runtestloop",
     "pytest_terminal_summary",
     "show_timings",

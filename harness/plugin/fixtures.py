@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def engine(request: pytest.FixtureRequest) -> EngineSpec:
     """One engine of the selection that can do what the test's `gates` marker needs."""
     subject = request.param
+    ledger = ledger_of(request.node)
     if isinstance(subject, Unable):
-        ledger = ledger_of(request.node)
         ledger.not_run(subject)
         if subject.was_asked:
             raise Broken(subject.words)
@@ -36,6 +36,7 @@ def engine(request: pytest.FixtureRequest) -> EngineSpec:
 @pytest.fixture
 def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
     """One exported encoder of the selection, before any backend."""
+    ledger_of(request.node)
     return request.param
 
 

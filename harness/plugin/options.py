@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import UsageError, WritesRefused
+from harness.errors import BadGateFile, UnknownName, UsageError, WritesRefused
 from harness.plugin.run import start_run
 from harness.records.baseline import BaselineMode
-from harness.records.spec import BatchProfile, EncoderSpec, Recipe, normalized_target
-from harness.records.verdict import METRICS
+from harness.records.spec import BatchProfile, EncoderSpec, Recipe, Tower, normalized_target
 
 if TYPE_CHECKING:
     from harness.records.policy import GatePolicy
@@ -116,7 +117,6 @@ def settings_of(config: pytest.Config) -> Settings:
 def _resolve(config: pytest.Config) -> Settings:
     from harness.prepare.checkpoint import weights_origin
     from harness.prepare.configurations import known_archs, require_arch
-    from harness.store.baselines import default_baselines_dir
     from harness.store.cache import CacheMode, default_cache_dir
     from harness.store.gatefile import default_gate_file, read_gate_file
     from harness.store.packaged import packaged
@@ -124,14 +124,16 @@ def _resolve(config: pytest.Config) -> Settings:
     option = config.option
     base = config.invocation_params.dir
     gate_file = base / option.gate_file if option.gate_file else default_gate_file(base)
-    policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")), known_metrics=METRICS)
+    policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")))
+    _require_matching_patterns(policy, known_archs())
     weights = _weights(option.weights or [], known_archs())
-    encoders = []
+    encoders: list[EncoderSpec] = []
     for name in option.encoders or policy.defaults.encoders:
         encoder = EncoderSpec.parse(name)
         require_arch(encoder.arch)
         encoders.append(EncoderSpec.parse(name, weights=weights.get(encoder.arch) or weights.get("") or encoder.weights))
         weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
+    _require_used(weights, encoders)
     return Settings(
         policy=policy,
         encoders=tuple(dict.fromkeys(encoders)),
@@ -142,7 +144,7 @@ def _resolve(config: pytest.Config) -> Settings:
         asked_backends=bool(option.backends),
         cache_dir=Path(option.artifact_cache_dir) if option.artifact_cache_dir else default_cache_dir(),
         cache_mode=CacheMode(option.artifact_cache),
-        baselines_dir=Path(option.baselines_dir) if option.baselines_dir else default_baselines_dir(base, writing=bool(option.baselines)),
+        baselines_dir=_baselines_dir(config),
         baseline_mode=_baseline_mode(option.baselines),
     )
 
@@ -159,11 +161,48 @@ def _known_backends(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(backend_of(name).name for name in names))
 
 
+def _baselines_dir(config: pytest.Config) -> Path:
+    from harness.store.baselines import default_baselines_dir
+
+    option = config.option
+    if not option.baselines_dir:
+        return default_baselines_dir(config.invocation_params.dir, writing=bool(option.baselines))
+    named = config.invocation_params.dir / option.baselines_dir
+    if not named.is_dir() and not option.baselines:
+        raise UsageError(
+            f"--baselines-dir names {named}, which is no folder; expected one with baselines, or --baselines=create to make it"
+        )
+    return named
+
+
+def _require_matching_patterns(policy: GatePolicy, archs: tuple[str, ...]) -> None:
+    """Refuse a line of gate.toml whose patterns match no engine that could ever be: it would bound nothing."""
+    from harness.backends.registry import backend_names
+
+    encoders = [f"{arch}/{tower}" for arch in archs for tower in Tower]
+    for line in (*policy.bounds, *policy.margins):
+        for kind, patterns, names in (("encoders", line.encoders, encoders), ("backends", line.backends, backend_names())):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise BadGateFile(f"gate file: {line.metric}: {kind} holds {pattern!r}, which matches nothing there is; correct it")
+
+
+def _require_used(weights: dict[str, str], encoders: list[EncoderSpec]) -> None:
+    """Refuse weights for an encoder that is not gated: their owner would believe they were."""
+    unused = sorted(set(weights) - {""} - {encoder.arch for encoder in encoders})
+    if unused:
+        chosen = ", ".join(sorted({encoder.arch for encoder in encoders}))
+        raise UsageError(f"--weights names {unused[0]}={weights[unused[0]]}, and only {chosen} are gated; add --encoders {unused[0]}/image")
+
+
 def _weights(values: list[str], archs: tuple[str, ...]) -> dict[str, str]:
     """Configuration name to weights; the empty name is every other encoder's."""
     found: dict[str, str] = {}
     for value in values:
         arch, separator, weights = value.partition("=")
+        if separator and arch not in archs and not Path(value).exists():
+            close = difflib.get_close_matches(arch, archs, n=3)
+            raise UnknownName(f"--weights {value}: there is no configuration {arch!r}; did you mean {', '.join(close) or 'another'}?")
         key, chosen = (arch, weights) if separator and arch in archs else ("", value)
         if found.setdefault(key, chosen) != chosen:
             raise UsageError(f"--weights names {found[key]!r} and {chosen!r} for {key or 'every encoder'}; expected one of them")

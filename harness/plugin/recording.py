@@ -17,6 +17,7 @@ from harness.plugin.run import run_of
 from harness.plugin.selection import Gates, Unable, subject_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict
+from harness.report.junit import properties
 from harness.report.words import SIGNS, figures
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ class Ledger:
     subject: EngineSpec | PreparedSpec | None
     gates: Gates
     verdicts: list[Verdict] = field(default_factory=list)
+    judged: set[str] = field(default_factory=set)
     reports: list[tuple[str, str]] = field(default_factory=list)
     unable: Unable | None = None
+    left_out: str | None = None
     usage: str | None = None
 
     def judge(self, judgement: Judgement) -> None:
         """Keep a judgement: a gate becomes a verdict, a report never does."""
+        self.judged.add(judgement.metric)
         if judgement.severity is Severity.REPORT:
             self.reports += _report_lines(judgement)
         else:
@@ -53,9 +57,8 @@ class Ledger:
         if isinstance(error, UsageError):
             self.usage = reason
         status = Status.FAIL if isinstance(error, AssertionError) else Status.INVALID  # a suite may also simply assert
-        judged = {verdict.metric for verdict in self.verdicts}
         for metric in self.gates.metrics:
-            if metric not in judged:
+            if metric not in self.judged:
                 self._add(_unjudged(metric, status, reason))
 
     @property
@@ -119,22 +122,29 @@ class Ledger:
         ]
 
     def _rows_not_run(self) -> list[NotRun]:
-        unable = self.unable
-        if unable is None or unable.was_asked or self.suite is None:
+        if self.suite is None or (self.unable is not None and self.unable.was_asked):
             return []
         return [
             NotRun(
                 suite=self.suite,
-                encoder=unable.prepared.encoder.name,
-                recipe=unable.prepared.recipe,
-                backend=engine.backend,
-                target=engine.target,
+                encoder=self._about("encoder"),
+                recipe=self._about("recipe"),
+                backend=engine.backend if engine else None,
+                target=engine.target if engine else None,
                 gate=gate,
                 reason=reason,
             )
             for gate in self.gates.metrics
-            for engine, reason in unable.reasons
+            for engine, reason in self._reasons()
         ]
+
+    def _reasons(self) -> list[tuple[EngineSpec | None, str]]:
+        """Why this test did not run, for each engine that it was about."""
+        if self.unable is not None:
+            return list(self.unable.reasons)
+        if self.left_out is not None:
+            return [(self.subject if isinstance(self.subject, EngineSpec) else None, self.left_out)]
+        return []
 
 
 def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
@@ -149,7 +159,7 @@ def _unjudged(metric: str, status: Status, reason: str) -> Judgement:
 
 def _words(error: BaseException | None) -> str:
     if error is None:
-        return "it broke before it was judged"
+        return "the test declares this gate and did not judge it; call expect with its judgement"
     return str(error) if isinstance(error, EnginegateError) else f"{type(error).__name__}: {error}"
 
 
@@ -169,23 +179,39 @@ def ledger_of(item: pytest.Item) -> Ledger:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Tell what broke in a gate's set-up in its own words."""
+    try:
+        return (yield)
+    except EnginegateError as error:
+        if not _gates(item):
+            raise
+        ledger_of(item).invalidate(error)
+        pytest.fail(_words(error), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose verdicts are not all PASS, and turn what broke into verdicts."""
     try:
         result = yield
+    except pytest.skip.Exception as skipped:
+        if _gates(item):
+            ledger_of(item).left_out = str(skipped)
+        raise
     except EnginegateError as error:
         if _gates(item):
             ledger_of(item).invalidate(error)
-            pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+            pytest.fail(_words(error), pytrace=False)
         raise
     except Exception as error:  # whatever stopped a gate, its verdict must not be missing from the record; pytest shows the traceback
         if _gates(item):
             ledger_of(item).invalidate(error)
         raise
-    finally:
-        _tell_junit(item)
-    if _LEDGER in item.stash and ledger_of(item).red:
-        pytest.fail("\n".join(_sentence(verdict) for verdict in ledger_of(item).red), pytrace=False)
+    if _gates(item):
+        ledger_of(item).invalidate(None)
+        if ledger_of(item).red:
+            pytest.fail("\n".join(_sentence(verdict) for verdict in ledger_of(item).red), pytrace=False)
     return result
 
 
@@ -200,20 +226,23 @@ def _sentence(verdict: Verdict) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach what a test decided to its report."""
+    """Attach what a test decided to its last report."""
+    _tell_junit(item, call)
     report = yield
-    if _LEDGER not in item.stash:
-        return report
-    ledger = ledger_of(item)
-    if report.when == "setup" and report.failed and ledger.suite is not None and (ledger.subject or ledger.unable):
-        ledger.invalidate(call.excinfo.value if call.excinfo else None)
-    if report.when == "teardown":
-        report.enginegate = {**ledger.plain(), "engines": run_of(item.config).new_engines()}  # type: ignore[attr-defined]
+    if _gates(item) and report.when == "teardown":
+        report.enginegate = _payload(item)  # type: ignore[attr-defined]
     return report
 
 
-def _tell_junit(item: pytest.Item) -> None:
-    from harness.report.junit import properties
+def _payload(item: pytest.Item) -> dict[str, Any]:
+    ledger = ledger_of(item)
+    try:
+        engines = run_of(item.config).new_engines()
+    except EnginegateError as error:  # no room for a log or a layer table: the verdicts still count, and the run says why it is not green
+        return {**ledger.plain(), "engines": [], "broken": str(error)}
+    return {**ledger.plain(), "engines": engines, "broken": None}
 
-    if _LEDGER in item.stash:
+
+def _tell_junit(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "call" and _gates(item):
         item.user_properties += properties(ledger_of(item).verdicts)

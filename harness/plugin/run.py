@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.errors import EnginegateError, UsageError
 from harness.records.baseline import BaselineMode
-from harness.records.verdict import Direction, NotRun, Status, Suite, Verdict, exit_code
+from harness.records.verdict import INTERRUPTED, Direction, NotRun, Status, Suite, Verdict, exit_code
 
 if TYPE_CHECKING:
     from _pytest.junitxml import LogXML
@@ -68,6 +67,9 @@ class Run:
         self._engines_sent = 0
         self._deselected = 0
         self._usage: list[str] = []
+        self.is_interrupted = False
+        self.is_broken = False
+        self.command: tuple[str, ...] = ("pytest", *map(str, config.invocation_params.args))
 
     def directory(self) -> RunDirectory:
         """The run's folder, made on first use: a run that gates nothing leaves none."""
@@ -121,16 +123,32 @@ class Run:
         if payload is not None:
             self._collect(payload)
         elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a worker that died
-            self._collect({"verdicts": _lost_verdicts(report.nodeid), "reports": [], "not_run": [], "usage": None, "engines": []})
+            self._rows["verdicts"].append(_lost_verdict(report.nodeid))
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # Pytest's own reasons to stop, such as -x under xdist, come as a kind of KeyboardInterrupt too.
+        self.is_interrupted = not isinstance(excinfo.value, pytest.Session.Interrupted)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._junit is None or not any(self._rows.values()):
             return
-        if self._config.option.baselines == BaselineMode.TRIM:
-            self._trim()
-        self.record = self._write(session)
-        if self.record.exit_code and exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED  # every gate was left out: nothing was shown to hold
+        try:
+            if self._config.option.baselines == BaselineMode.TRIM:
+                self._trim()
+            self.record = self._write(int(exitstatus))
+        except EnginegateError as error:
+            self._say(f"enginegate: the run could not be recorded: {error}")
+            self.is_broken = True
+        if (self.record is None or self.record.exit_code) and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _say(self, text: str) -> None:
+        from harness.report.progress import Progress
+
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+        Progress(self.terminal, is_terminal=False).note(text)
 
     def pytest_unconfigure(self) -> None:
         self.terminal.close()
@@ -140,43 +158,50 @@ class Run:
 
     def _trim(self) -> None:
         """Remove baselines that nothing asked for. Only a whole run that passed proves that nothing asks for them."""
-        from harness.report.progress import Progress
-
-        say = Progress(self.terminal, is_terminal=False).note
-        if self._deselected or self.observer is None or any(row["status"] != Status.PASS for row in self._rows["verdicts"]):
-            say("enginegate: no baseline is removed: tests were deselected, ran in other processes, or did not all pass")
+        partly = self._config.args_source is pytest.Config.ArgsSource.ARGS and any("::" in argument for argument in self._config.args)
+        red = any(row["status"] != Status.PASS for row in self._rows["verdicts"])
+        if self._deselected or partly or red or self.observer is None:
+            self._say("enginegate: no baseline is removed: tests were deselected, ran in other processes, or did not all pass")
             return
         option = self._config.option
         for key in self.observer.trim(every_encoder=not option.encoders, every_recipe=not option.recipes):
-            say(f"enginegate: removed the baseline of {key.arch}/{key.tower} {key.recipe} {key.backend} {key.backend_version}")
+            self._say(f"enginegate: removed the baseline of {key.arch}/{key.tower} {key.recipe} {key.backend} {key.backend_version}")
 
     # -- the record --------------------------------------------------------------------------------------------------------
 
     def _collect(self, payload: dict[str, Any]) -> None:
-        for kind, rows in self._rows.items():
-            rows += [row for row in payload[kind] if row not in rows]
-        if payload["usage"]:
-            self._usage.append(payload["usage"])
+        for kind in ("verdicts", "reports"):
+            self._rows[kind] += payload[kind]
+        self._rows["not_run"] += [row for row in payload["not_run"] if row not in self._rows["not_run"]]
+        self._usage += [payload["usage"]] if payload["usage"] else []
+        if payload["broken"]:
+            self._say(f"enginegate: {payload['broken']}")
+            self.is_broken = True
         for row in payload["engines"]:
             key = tuple(str(row[name]) for name in ("encoder", "recipe", "backend", "target", "batch", "weights"))
             if key not in self._engines or row["cache"] == "miss":  # of several workers, the one that built it knows best
                 self._engines[key] = row
 
-    def _write(self, session: pytest.Session) -> RunRecord:
+    def _write(self, exitstatus: int) -> RunRecord:
         from harness.report.markdown import summary
+        from harness.store.atomic import failing_in_words
         from harness.store.run_directory import append_step_summary
 
-        record = self._record(interrupted=session.shouldstop is not False)
+        record = self._record(exitstatus)
         folder = self.directory()
         assert self._junit is not None  # for the type checker: only the main process writes
-        self._junit.pytest_sessionfinish()
+        with failing_in_words(self.path / "junit.xml"):
+            self._junit.pytest_sessionfinish()
         text = summary(record)
         folder.save_text("summary.md", text)
-        append_step_summary(text)
         folder.finish(record)
+        try:
+            append_step_summary(text)
+        except EnginegateError as error:
+            self._say(f"enginegate: the step summary was not written: {error}")  # the runner's file; the run itself is whole
         return record
 
-    def _record(self, *, interrupted: bool) -> RunRecord:
+    def _record(self, exitstatus: int) -> RunRecord:
         from harness.measure.machine import this_machine
         from harness.records.run import EngineRow, ReportFinding, RunRecord
         from harness.store.codec import from_plain
@@ -185,12 +210,14 @@ class Run:
             return tuple(from_plain(cls, row, origin="a test's report") for row in rows)
 
         verdicts: tuple[Verdict, ...] = read(Verdict, self._rows["verdicts"])
+        code = self._exit_code(verdicts, exitstatus)
+        worst = worst_of(verdicts)
         return RunRecord(
             started=self._started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=tuple(map(str, (Path(sys.argv[0]).name, *self._config.invocation_params.args))),
-            exit_code=self._exit_code(verdicts),
-            outcome=worst_of(verdicts),
+            command=self.command,
+            exit_code=code,
+            outcome=Status.INVALID if worst is Status.PASS and code else worst,
             machine=this_machine(),
             engines=read(EngineRow, [self._engines[key] for key in sorted(self._engines)]),
             verdicts=verdicts,
@@ -198,11 +225,19 @@ class Run:
             reports=read(ReportFinding, self._rows["reports"]),
         )
 
-    def _exit_code(self, verdicts: tuple[Verdict, ...]) -> int:
+    def _exit_code(self, verdicts: tuple[Verdict, ...], exitstatus: int) -> int:
+        if self.is_interrupted:
+            return INTERRUPTED
         code = exit_code(verdict.status for verdict in verdicts)
         if self._usage and code != 1:
             return UsageError.exit_code
-        return code if verdicts or self._rows["reports"] else 3
+        if code:
+            return code
+        if self.is_broken or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return EnginegateError.exit_code
+        if exitstatus == pytest.ExitCode.TESTS_FAILED:
+            return 1
+        return 0 if verdicts or self._rows["reports"] else 3  # every gate was left out: nothing was shown to hold
 
 
 def worst_of(verdicts: tuple[Verdict, ...]) -> Status | None:
@@ -212,21 +247,19 @@ def worst_of(verdicts: tuple[Verdict, ...]) -> Status | None:
     return next((status for status in order if status in seen), None)
 
 
-def _lost_verdicts(nodeid: str) -> list[dict[str, Any]]:
-    """An INVALID verdict for the test a worker died in, read from the test's name."""
+def _lost_verdict(nodeid: str) -> dict[str, Any]:
+    """An INVALID verdict for the test a worker died in, read from the test's name, which is all there is."""
     from harness.store.codec import to_plain
 
     parts = _ENGINE_ID.search(nodeid)
-    if parts is None:
-        return []
-    suite = next((suite for suite in Suite if f"{suite.value}" in nodeid.split("::")[0]), Suite.CONFORMANCE)
+    file, _, test = nodeid.partition("::")
     lost = Verdict(
-        suite=suite,
-        encoder=f"{parts['arch']}/{parts['tower']}",
-        recipe=parts["recipe"],
-        backend=parts["backend"],
-        target=parts["target"],
-        metric=nodeid.rpartition("::")[2].partition("[")[0],
+        suite=next((suite for suite in Suite if suite.value in file), Suite.CONFORMANCE),
+        encoder=f"{parts['arch']}/{parts['tower']}" if parts else "unknown",
+        recipe=parts["recipe"] if parts else "unknown",
+        backend=parts["backend"] if parts else None,
+        target=parts["target"] if parts else None,
+        metric=test.partition("[")[0] if parts else test,
         observed=None,
         bound=None,
         unit="",
@@ -235,4 +268,4 @@ def _lost_verdicts(nodeid: str) -> list[dict[str, Any]]:
         status=Status.INVALID,
         reason="the worker process died in this test; run it alone with -n0 to see why",
     )
-    return [to_plain(lost)]
+    return to_plain(lost)

@@ -23,7 +23,7 @@ class Unable:
 
     Attributes:
         reasons: each candidate with its backend's words.
-        was_asked: whether the backends were named by option.
+        was_asked: whether the backends were named by option, and one of them is of the kind that this gate is about.
     """
 
     prepared: PreparedSpec
@@ -52,6 +52,9 @@ class Gates:
             UsageError: `needs` is none of the three words.
         """
         marker = definition.get_closest_marker("gates")
+        stray = sorted(set(marker.kwargs) - {"needs", "quantized"}) if marker else []
+        if stray:
+            raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs and quantized")
         gates = cls(metrics=tuple(marker.args), **marker.kwargs) if marker else cls()
         if gates.needs not in ("run", "build", "layers"):
             raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build or layers")
@@ -62,9 +65,11 @@ class Gates:
         reason = backend.why_not(Action.BUILD, engine)
         if reason is None and self.needs == "run":
             reason = backend.why_not(Action.RUN, engine)
-        if reason is None and self.needs == "layers" and Capability.LAYER_TABLE not in backend.capabilities:
-            reason = "it keeps no table of the engine's layers"
-        return reason
+        return reason if reason or self.fits(backend) else "it keeps no table of the engine's layers"
+
+    def fits(self, backend: Backend) -> bool:
+        """Whether the backend is of the kind that the test is about, whatever this machine can do."""
+        return self.needs != "layers" or Capability.LAYER_TABLE in backend.capabilities
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,7 +95,9 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
     reasons = [(engine, gates.why_not(backend_of(engine.backend), engine)) for engine in candidates]
     able = [engine for engine, reason in reasons if reason is None]
     refused = tuple((engine, reason) for engine, reason in reasons if reason is not None)
-    return able or [Unable(prepared=pair, reasons=refused, was_asked=settings.asked_backends)]
+    # An engine whose layers no chosen backend lists is not a backend that fails to run: such a gate was not asked for.
+    fitting = any(gates.fits(backend_of(engine.backend)) for engine, _ in reasons)
+    return able or [Unable(prepared=pair, reasons=refused, was_asked=settings.asked_backends and fitting)]
 
 
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:

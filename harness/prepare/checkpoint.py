@@ -183,6 +183,9 @@ def _plain_tensors(content: Any, path: Path) -> State:
             f"checkpoint {path} holds {len(stray)} values that are no tensors, first {stray[0]!r}; "
             "expected a state_dict, or a training checkpoint with one under 'state_dict'"
         )
+    unnamed = [name for name in content if not isinstance(name, str)]
+    if unnamed:
+        raise UnusableCheckpoint(f"checkpoint {path} names a tensor {unnamed[0]!r}; expected a state_dict, whose names are texts")
     # Checkpoints of distributed training carry the wrapper's name.
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 

@@ -14,6 +14,16 @@ from harness.records.verdict import Direction, Severity
 
 Line = TypeVar("Line", "Bound", "Margin")
 
+# What may be said about which metric. All others are judged against the graph itself, or against every row.
+BOUNDED = {"centred_snr_db": Direction.FLOOR, "cosine_min": Direction.FLOOR, "cosine_p01": Direction.FLOOR}
+MARGINS = {
+    "centred_snr_db": "absolute",
+    "latency_ratio": "relative",
+    "plan_bytes": "relative",
+    "weights_bytes": "relative",
+    "weights_ratio": "relative",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -51,6 +61,9 @@ class Bound(Selection):
 
     def __post_init__(self) -> None:
         _require_finite(f"the bound of {self.metric}", self.limit)
+        wanted = BOUNDED.get(self.metric)
+        if wanted is not None and self.direction is not wanted:
+            raise BadGateFile(f"the bound of {self.metric} is a {self.direction}; expected a {wanted}, the side on which it is good")
         _require_reason(f"the bound of {self.metric}", self.reason)
 
 
@@ -74,6 +87,9 @@ class Margin(Selection):
         what = f"the margin of {self.metric}"
         if (self.relative is None) == (self.absolute is None):
             raise BadGateFile(f"{what} is neither relative nor absolute, or both; expected exactly one of the two")
+        wanted = MARGINS.get(self.metric)
+        if wanted is not None and getattr(self, wanted) is None:
+            raise BadGateFile(f"{what} is of the wrong kind; expected {wanted} = ..., in which that metric is compared")
         _require_finite(what, self.size)
         if self.size < 0:
             raise BadGateFile(f"{what} is {self.size}; expected at least 0")

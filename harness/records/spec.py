@@ -9,6 +9,7 @@ from enum import StrEnum
 from harness.errors import UnknownName, UsageError
 
 _SEEDED = re.compile(r"seeded:(\d+)")
+_SEEDS = 2**63  # torch takes no larger seed
 _TARGET = re.compile(r"SM(\d{2,3})")
 
 
@@ -75,8 +76,10 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if not self.arch:
             raise UnknownName("an encoder needs a configuration name; expected ARCH/image or ARCH/text, such as ViT-B-32/image")
-        if self.weights.startswith("seeded:") and not _SEEDED.fullmatch(self.weights):
-            raise UsageError(f"weights {self.weights!r} name no seed; expected seeded:N with a whole number N, such as seeded:0")
+        if self.weights.startswith("seeded:") and not (_SEEDED.fullmatch(self.weights) and int(self.weights[7:]) < _SEEDS):
+            raise UsageError(
+                f"weights {self.weights!r} name no seed; expected seeded:N with a whole number N below 2**63, such as seeded:0"
+            )
 
     @classmethod
     def parse(cls, name: str, *, weights: str = "seeded:0") -> EncoderSpec:

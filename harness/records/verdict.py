@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from harness.errors import InvalidMeasurement
 
 
 class Status(StrEnum):
@@ -22,16 +25,6 @@ class Suite(StrEnum):
     GRAPH = "graph"
     BENCHMARK = "benchmark"
     CONFORMANCE = "conformance"
-
-
-# Every metric that a gate file may bound; other people's scripts rest on these names.
-METRICS = frozenset(
-    {
-        *("centred_snr_db", "cosine_min", "cosine_p01", "finite"),
-        *("block_gemms_fp8", "block_gemms_quantized", "block_weights_folded", "fused_attention", "unfused_qdq"),
-        *("latency_ratio", "plan_bytes", "weights_bytes", "weights_ratio"),
-    }
-)
 
 
 class Direction(StrEnum):
@@ -86,6 +79,11 @@ class Judgement:
     severity: Severity = Severity.GATE
     findings: tuple[Finding, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, figure in (("observed", self.observed), ("bound", self.bound)):
+            if figure is not None and not math.isfinite(figure):
+                raise InvalidMeasurement(f"{self.metric} has {name} {figure}; expected a finite number, or None where there is none")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -118,6 +116,8 @@ class NotRun:
     gate: str
     reason: str
 
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 # Mixed results: a failed gate is told before a broken measurement, that before missing data.
 _EXIT_CODES = (

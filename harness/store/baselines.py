@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -14,6 +12,7 @@ from typing import Literal
 from harness.errors import StoreFailed, UnreadableBaseline
 from harness.records.baseline import BASELINE_SCHEMA, Baseline, BaselineKey
 from harness.store.atomic import failing_in_words, write_atomically
+from harness.store.cache import default_cache_dir
 from harness.store.codec import from_plain, read_json, require_schema, to_json
 from harness.store.packaged import packaged
 
@@ -188,17 +187,19 @@ class BaselineStore:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Alone among the processes of this machine. The lock lies in the system's temporary folder, since baselines are committed."""
+        """Alone among the processes of this user. The lock lies in the cache, since baselines are committed."""
         from filelock import FileLock
 
-        whose = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-        digest = hashlib.sha256(f"{whose}:{self._root.resolve()}".encode(errors="surrogateescape")).hexdigest()
-        lock = FileLock(Path(tempfile.gettempdir()) / f"enginegate-baselines-{digest[:24]}.lock")
+        digest = hashlib.sha256(str(self._root.resolve()).encode(errors="surrogateescape")).hexdigest()
+        folder = default_cache_dir() / "locks"
+        with failing_in_words(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"baselines-{digest[:24]}.lock")
         try:
             lock.acquire()
         except (OSError, NotImplementedError) as error:
             raise StoreFailed(
-                f"cannot lock {self._root} ({error}); expected a temporary folder that this user can write; choose one with TMPDIR"
+                f"cannot lock {self._root} ({error}); expected a cache folder this user can write; choose one with ENGINEGATE_CACHE_DIR"
             ) from error
         try:
             yield

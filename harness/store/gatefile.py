@@ -4,7 +4,8 @@ schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
 [policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason
-[[bound]]                    # metric, one of floor | ceiling | equal, reason; tolerance, encoders, recipes, backends
+[[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
+[[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from harness.errors import BadGateFile, UsageError
-from harness.records.policy import Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import BOUNDED, MARGINS, Bound, Defaults, GatePolicy, Margin, RecipePolicy
 from harness.records.spec import EncoderSpec, Recipe, normalized_target
 from harness.records.verdict import Direction, Severity
 from harness.store.packaged import packaged
@@ -36,14 +37,13 @@ Choice = TypeVar("Choice", bound=StrEnum)
 Line = TypeVar("Line", Bound, Margin)
 
 
-def read_gate_file(path: Path, base: GatePolicy | None = None, *, known_metrics: Collection[str] | None = None) -> GatePolicy:
+def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
     """Read a gate file.
 
     Args:
         path: the file.
         base: what holds where the file says nothing. Its bounds and margins come first, so that the file's refine them; a
             `[policy.NAME]` table replaces the base's of that recipe whole; a key of `[defaults]` replaces the base's of that name.
-        known_metrics: every metric that can be bound; None when any name may be.
 
     Raises:
         BadGateFile: the file is absent, no TOML, or says something that cannot be meant; the message names file, table and key.
@@ -53,8 +53,8 @@ def read_gate_file(path: Path, base: GatePolicy | None = None, *, known_metrics:
     file.allow(("schema", "defaults", "evaluation", "policy", "bound", "margin"))
     if (schema := file.text("schema")) != GATE_SCHEMA:
         file.refuse(f"schema is {schema!r}; expected {GATE_SCHEMA!r}; upgrade enginegate if the file is newer, else correct it")
-    bounds = [_bound(table, known_metrics) for table in _lines_of("bound", file, path, text)]
-    margins = [_margin(table, known_metrics) for table in _lines_of("margin", file, path, text)]
+    bounds = [_bound(table) for table in _lines_of("bound", file, path, text)]
+    margins = [_margin(table) for table in _lines_of("margin", file, path, text)]
     return GatePolicy(
         defaults=_defaults(file, base.defaults if base else None),
         evaluation_rows=_evaluation_rows(file, base.evaluation_rows if base else None),
@@ -216,14 +216,14 @@ def _lines_of(kind: str, file: _Table, path: Path, text: str) -> Iterable[_Table
         yield _Table(f"{place} ({table.get('metric', 'no metric')})", table)
 
 
-def _bound(table: _Table, known_metrics: Collection[str] | None) -> Bound:
+def _bound(table: _Table) -> Bound:
     direction = Direction(_only_one(table, list(Direction)))
-    return _record(table, Bound, direction=direction, limit=table.number(direction), **_line(table, known_metrics))
+    return _record(table, Bound, direction=direction, limit=table.number(direction), **_line(table, BOUNDED))
 
 
-def _margin(table: _Table, known_metrics: Collection[str] | None) -> Margin:
+def _margin(table: _Table) -> Margin:
     kind = _only_one(table, _MARGINS)
-    return _record(table, Margin, **{kind: table.number(kind)}, **_line(table, known_metrics))
+    return _record(table, Margin, **{kind: table.number(kind)}, **_line(table, MARGINS))
 
 
 def _only_one(table: _Table, keys: Collection[str]) -> str:
@@ -235,11 +235,11 @@ def _only_one(table: _Table, keys: Collection[str]) -> str:
     return given[0]
 
 
-def _line(table: _Table, known_metrics: Collection[str] | None) -> dict[str, Any]:
+def _line(table: _Table, metrics: Collection[str]) -> dict[str, Any]:
     """What bounds and margins have in common."""
     metric = table.text("metric")
-    if known_metrics is not None and metric not in known_metrics:
-        table.refuse(f"metric {metric!r} is unknown; expected {_one_of(sorted(known_metrics))}{_meant(metric, known_metrics)}")
+    if metric not in metrics:  # nothing would ever read it, and a misspelt bound must not look like one that holds
+        table.refuse(f"metric {metric!r} is unknown here; expected {_one_of(sorted(metrics))}{_meant(metric, metrics)}")
     patterns = {key: table.texts(key, _EVERYWHERE) for key in ("encoders", "recipes", "backends")}
     for key, given in patterns.items():
         if not given:

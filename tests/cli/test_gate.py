@@ -350,6 +350,120 @@ class TestUsage:
         assert "truncated" in result.verdicts[0]["reason"]
 
 
+class TestHonesty:
+    """What must never be green."""
+
+    def suite(self, gate, body, *arguments):
+        (gate.folder / "test_own.py").write_text(f"import pytest\npytestmark = pytest.mark.accuracy\n{body}")
+        return gate("test_own.py", "--recipes", "fp16", *arguments)
+
+    def test_a_declared_gate_that_nobody_judges_is_invalid(self, gate):
+        result = self.suite(gate, "@pytest.mark.gates('finite')\ndef test_own(engine): pass\n")
+
+        assert (result.code, result.of("finite", "fp16")["status"]) == (4, "INVALID")
+
+    def test_a_gate_that_skips_is_listed_as_not_run(self, gate):
+        result = self.suite(gate, "@pytest.mark.gates('finite')\ndef test_own(engine): pytest.skip('lib missing')\n")
+
+        assert result.code == 3
+        assert [row["reason"] for row in result.document["not_run"]] == ["lib missing"]
+
+    def test_a_gate_that_asserts_fails_and_one_that_breaks_is_invalid(self, gate):
+        asserting = self.suite(gate, "@pytest.mark.gates('finite')\ndef test_own(engine): assert 1 == 2\n")
+        breaking = self.suite(gate, "@pytest.mark.gates('finite')\ndef test_own(engine): 1 / 0\n")
+
+        assert (asserting.code, asserting.red) == (1, {"finite": "FAIL"})
+        assert (breaking.code, breaking.red) == (4, {"finite": "INVALID"})
+
+    def test_a_judgement_that_is_not_a_number_is_invalid(self, gate):
+        body = (
+            "from harness.records.verdict import *\n"
+            "@pytest.mark.gates('finite')\n"
+            "def test_own(engine, expect):\n"
+            "    expect(Judgement(metric='finite', status=Status.PASS, observed=float('nan'), bound=1, unit='',\n"
+            "                     direction=Direction.FLOOR, n=1))\n"
+        )
+
+        assert self.suite(gate, body).red == {"finite": "INVALID"}
+
+    def test_tests_that_gate_nothing_are_an_empty_selection(self, gate):
+        assert self.suite(gate, "def test_own(): pass\n").code == 2
+
+    def test_a_failure_beside_passing_gates_reaches_the_record(self, gate):
+        body = (
+            "from harness.judge.accuracy import finite\n"
+            "@pytest.mark.gates('finite')\n"
+            "def test_own(engine, observe, expect):\n"
+            "    expect(finite(observe.embeddings(engine), observe.reference(engine)))\n"
+            "def test_other(): assert 0\n"
+        )
+        result = self.suite(gate, body)
+
+        assert (result.code, result.document["exit_code"], result.document["outcome"]) == (1, 1, "INVALID")
+
+    def test_a_file_that_cannot_be_collected_is_usage(self, gate):
+        assert self.suite(gate, "def test_own(:\n").code == 2
+
+    def test_weights_for_an_encoder_that_is_not_gated_are_refused(self, gate):
+        result = gate("--weights", "ViT-L-14=seeded:7")
+
+        assert result.code == 2
+        assert "only small-clip are gated" in result.stderr
+        assert "did you mean" in gate("--weights", "ViT-L14=seeded:7").stderr
+
+    def test_approving_a_figure_does_not_lift_the_absolute_bound_it_misses(self, gate):
+        bound = '[[bound]]\nmetric = "centred_snr_db"\nfloor = 90.0\nreason = "for a test"\n'
+        (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text() + bound)
+
+        assert gate("-k", "differences", "--baselines=update").code == 1
+
+    def test_a_bound_that_nothing_reads_is_refused(self, gate):
+        lines = (
+            'metric = "plan_bytes"\nceiling = 10',
+            'metric = "cosine_min"\nceiling = 0.1',
+            'metric = "cosine_min"\nfloor = 0.1\nbackends = ["onnxruntim"]',
+        )
+        for line in lines:
+            (gate.folder / "own.toml").write_text(f'schema = "enginegate/gate/1"\n[[bound]]\n{line}\nreason = "for a test"\n')
+
+            assert gate("--gate-file", "own.toml").code == 2, line
+
+    def test_no_room_for_the_run_directory_is_said_and_not_green(self, gate):
+        result = gate("-m", "graph", "--run-dir", "/proc/no/such/run")
+
+        assert result.code == 4
+        assert "cannot" in result.stdout
+        assert "Traceback" not in result.stdout
+
+    def test_the_command_is_recorded_as_it_was_typed(self, gate):
+        assert gate("-m", "graph", "--recipes", "fp16").document["command"] == ["enginegate", "gate", "-m", "graph", "--recipes", "fp16"]
+
+    def test_flags_before_a_path_do_not_add_the_suites(self, gate):
+        result = self.suite(gate, "def test_own(): pass\n", "-x", "-v")
+
+        assert "1 passed" in result.stdout
+
+    def test_a_profile_that_starts_above_one_row_is_timed_with_its_own_rows(self, gate):
+        result = gate("-k", "pace", "--batch", "8/8/8")
+
+        assert (result.code, result.of("latency_ratio")["status"]) == (3, "NO_BASELINE")
+
+    def test_the_gate_runs_without_pytest_benchmark(self, gate):
+        assert gate("-p", "no:benchmark", "-m", "graph").code == 0
+
+    def test_a_backend_that_lists_no_layers_was_not_asked_for_them(self, gate):
+        result = gate("--backends", "onnxruntime")
+
+        assert result.code == 0
+        assert {row["gate"] for row in result.document["not_run"]} == {"block_gemms_fp8", "fused_attention", "unfused_qdq"}
+
+    @needs_rtx
+    def test_an_engine_with_several_streams_can_be_judged(self, gate):
+        result = gate("--targets", "sm120", "-m", "graph", "--recipes", "linear")
+
+        assert (result.code, result.red) == (0, {})
+
+
 class TestReports:
     def test_a_recipe_that_is_only_reported_on_fails_nothing_and_hides_nothing(self, gate):
         result = gate("--recipes", "modelopt", "-m", "graph or benchmark")

@@ -99,7 +99,8 @@ def layer_table(
         elif node.name in alone:
             rows.append(_row(f"layer of {node.name}", "kgen", (node.name,), "Half"))
         elif node.op_type not in ("QuantizeLinear", "DequantizeLinear", "MatMul", "Softmax"):
-            rows.append(_row(f"layer of {node.name}", "kgen", (node.name,), "Half"))
+            fused = [one.name for one in graph.nodes if one.op_type == "QuantizeLinear" and one.inputs[0] in node.outputs]
+            rows.append(_row(f"layer of {node.name}", "kgen", (node.name, *(name for name in fused if name not in alone)), "Half"))
     for index in range(sum(node.op_type == "Softmax" for node in graph.nodes)):
         parts = tuple(f"b{index}/{part}" for part in ("scores", "softmax", "context"))
         rows += [_row(part, "kgen", (part,), "Half") for part in parts] if split else [_row(f"mha {index}", "kgen", parts, "Half")]

@@ -117,3 +117,9 @@ def test_engine_checks_cannot_judge_a_graph_without_blocks():
 
     assert block_gemms_fp8(view, table, LINEAR).status is Status.INVALID
     assert fused_attention(view, table, LINEAR).status is Status.INVALID
+
+
+def test_a_table_that_names_no_quantization_cannot_show_that_none_is_left_alone():
+    rows = tuple(replace(row, onnx_nodes=()) for row in layer_table(GRAPH).rows)
+
+    assert unfused_qdq(VIEW, LayerTable(rows=rows, source="made by hand"), LINEAR).status is Status.INVALID

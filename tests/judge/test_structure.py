@@ -59,3 +59,17 @@ def test_a_softmax_that_feeds_no_matmul_is_no_attention():
     nodes = tuple(node for node in graph.nodes if node.name != "b0/context")
 
     assert GraphView(OnnxGraph(nodes=nodes, constants=graph.constants, inputs=(), outputs=(), opsets={})).cores == ()
+
+
+def test_a_block_whose_attention_is_not_recognised_leaves_the_graph_irregular():
+    for lost in range(3):
+        graph = GraphMaker().graph()
+        nodes = tuple(replace(node, op_type="Sigmoid") if node.name == f"b{lost}/softmax" else node for node in graph.nodes)
+
+        assert GraphView(replace(graph, nodes=nodes)).irregularity is not None, lost
+
+
+def test_whole_graphs_are_regular():
+    assert GraphView(GraphMaker().graph()).irregularity is None
+    assert GraphView(GraphMaker(blocks=1).graph()).irregularity is None
+    assert GraphView(GraphMaker(quantized=False).graph()).irregularity is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,8 +50,7 @@ def baseline(key: BaselineKey = KEY, **figures: float) -> Baseline:
 def locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's temporary folder, as far as these tests and their children know."""
     folder = tmp_path_factory.mktemp("locks")
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("ENGINEGATE_CACHE_DIR", str(folder))
     return folder
 
 
@@ -262,20 +260,20 @@ def test_a_figure_that_is_not_finite_is_refused(store: BaselineStore, tmp_path: 
     assert store.find(KEY) is None
 
 
-def test_a_temporary_folder_without_locks_is_told_in_words(store: BaselineStore, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_folder_without_locks_is_told_in_words(store: BaselineStore, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError("read-only")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
 
-    with pytest.raises(StoreFailed, match=r"cannot lock .* \(read-only\); .* TMPDIR"):
+    with pytest.raises(StoreFailed, match=r"cannot lock .* \(read-only\); .* ENGINEGATE_CACHE_DIR"):
         store.write(baseline())
 
 
 def test_the_lock_lies_outside_the_baselines(store: BaselineStore, locks: Path):
     store.write(baseline())
 
-    assert [path.suffix for path in locks.iterdir()] == [".lock"]
+    assert [path.suffix for path in (locks / "locks").iterdir()] == [".lock"]
 
 
 def test_a_change_sees_what_is_there(store: BaselineStore):
