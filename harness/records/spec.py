@@ -25,6 +25,7 @@ class Recipe(StrEnum):
     FP16 = "fp16"
     MODELOPT = "modelopt"
     LINEAR = "linear"
+    ATTENTION = "attention"
 
     @property
     def is_quantized(self) -> bool:
