@@ -18,6 +18,7 @@ from harness.records.verdict import Direction, Finding, Judgement, Status
 # Layer kinds in which TensorRT computes a matrix product (research of its layer tables: `gemm` alone, or fused with what is
 # around it). Other kinds repeat a MatMul's name when they only finish it, such as a bias moved into the next kernel.
 _GEMM_KINDS = frozenset({"gemm", "runtime_fusion"})
+_ATTENTION_OPERANDS = 3  # q, k and v
 
 
 def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
@@ -52,6 +53,25 @@ def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     expected = len(view.blocks) if policy.fused_attention else 0
     good = len(view.blocks) - len(broken)
     return _judgement("fused_attention", good, expected, Direction.FLOOR, len(view.blocks), policy, findings)
+
+
+def fused_attention_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
+    """How many blocks have one engine layer for their attention that reads q, k and v in FP8.
+
+    That attention is fused does not prove this: the compiler also fuses it in half precision, behind Q/DQ that win nothing.
+    """
+    metric = "fused_attention_fp8"
+    if not view.blocks:
+        return no_blocks(metric)
+    carriers = _carriers(table)
+    unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
+    if unseen:
+        return _cannot_judge(metric, unseen, len(view.blocks))
+    defects = [(block, words) for block in view.blocks if (words := _attention_not_fp8(block.core, carriers))]
+    good = len(view.blocks) - len(defects)
+    expected = len(view.blocks) if policy.attention_fp8 else 0
+    findings = tuple(_attention_fp8_finding(policy, *defect) for defect in defects) if policy.attention_fp8 else ()
+    return _judgement(metric, good, expected, Direction.EQUAL, len(view.blocks), policy, findings)
 
 
 def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
@@ -97,6 +117,16 @@ def _is_fused(core: AttentionCore, table: LayerTable) -> bool:
     return any(core.node_names <= set(row.onnx_nodes) for row in table.rows)
 
 
+def _attention_not_fp8(core: AttentionCore, carriers: Mapping[str, list[LayerRow]]) -> str | None:
+    row = next((row for row in carriers[core.scores.name] if core.node_names <= set(row.onnx_nodes)), None)
+    if row is None:
+        return "attention is not fused"
+    types = [tensor.datatype for tensor in row.inputs]  # a mask is a constant, and not among them
+    if len(types) >= _ATTENTION_OPERANDS and all(map(_is_fp8, row.inputs)):
+        return None
+    return f"layer {row.name} reads {', '.join(types) or 'nothing'}"
+
+
 def _is_only_qdq(row: LayerRow, view: GraphView) -> bool:
     return bool(row.onnx_nodes) and all(view.op_types.get(name) in QDQ for name in row.onnx_nodes)
 
@@ -116,7 +146,7 @@ def _judgement(
         status=Status.PASS if good else Status.FAIL,
         observed=observed,
         bound=bound,
-        unit="layers" if metric == "unfused_qdq" else "blocks" if metric == "fused_attention" else "nodes",
+        unit="layers" if metric == "unfused_qdq" else "blocks" if metric.startswith("fused_attention") else "nodes",
         direction=direction,
         n=n,
         reason="" if good else _first_of(findings, observed, bound),
@@ -168,6 +198,18 @@ def _attention_finding(policy: RecipePolicy, block: Block, carriers: Mapping[str
         found=found,
         expected="one layer that carries both MatMuls and the Softmax",
         message=f"block {block.index}: {found}",
+    )
+
+
+def _attention_fp8_finding(policy: RecipePolicy, block: Block, words: str) -> Finding:
+    return Finding(
+        check="E2",
+        severity=policy.severity,
+        node=block.core.softmax.name,
+        block=block.index,
+        found=words,
+        expected="one fused attention layer that reads q, k and v in FP8",
+        message=f"block {block.index}: {words}, expected q, k and v in FP8",
     )
 
 

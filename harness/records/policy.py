@@ -104,6 +104,7 @@ class RecipePolicy:
         severity: `report` shows what a recipe loses without turning the run red.
         block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
         fused_attention: every block has one fused attention layer.
+        attention_fp8: that layer reads q, k and v in FP8.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
     """
 
@@ -112,6 +113,7 @@ class RecipePolicy:
     fused_attention: bool
     unfused_qdq: int
     reason: str
+    attention_fp8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ class GraphMaker:
     float_gemms: frozenset[str] = frozenset()  # GEMMs left without Q/DQ, by node name
     unfolded: frozenset[str] = frozenset()  # GEMMs whose weight goes through QuantizeLinear
     softmax_qdq: bool = False
+    attention_qdq: bool = False  # q, k, v and the softmax behind Q/DQ
     nodes: list[OnnxNode] = field(default_factory=list)
     constants: dict[str, OnnxConstant] = field(default_factory=dict)
 
@@ -42,9 +43,12 @@ class GraphMaker:
         name = f"b{index}"
         normed = self._node("LayerNormalization", f"{name}/ln_1", tensor)
         q, k, v = (self._gemm(f"{name}/{one}", normed, (WIDTH, WIDTH)) for one in "qkv")
-        scores = self._node("MatMul", f"{name}/scores", self._node("Mul", f"{name}/scale", q), self._node("Transpose", f"{name}/kt", k))
+        q, k = self._node("Mul", f"{name}/scale", q), self._node("Transpose", f"{name}/kt", k)
+        if self.attention_qdq:
+            q, k, v = (self._qdq(f"{name}/{one}_operand", tensor) for one, tensor in zip("qkv", (q, k, v), strict=True))
+        scores = self._node("MatMul", f"{name}/scores", q, k)
         weights = self._node("Softmax", f"{name}/softmax", scores)
-        if self.softmax_qdq:
+        if self.softmax_qdq or self.attention_qdq:
             weights = self._qdq(f"{name}/softmax", weights)
         context = self._node("MatMul", f"{name}/context", weights, v)
         attended = self._node("Add", f"{name}/add_1", tensor, self._gemm(f"{name}/out", context, (WIDTH, WIDTH)))
@@ -83,7 +87,12 @@ class GraphMaker:
 
 
 def layer_table(
-    graph: OnnxGraph, *, half: frozenset[str] = frozenset(), alone: frozenset[str] = frozenset(), split: bool = False
+    graph: OnnxGraph,
+    *,
+    half: frozenset[str] = frozenset(),
+    alone: frozenset[str] = frozenset(),
+    split: bool = False,
+    attention: tuple[str, ...] = ("Half", "Half", "Half"),
 ) -> LayerTable:
     """One layer a GEMM, one fused layer an attention, one for the rest of each node.
 
@@ -91,6 +100,7 @@ def layer_table(
         half: GEMMs that run with half-precision activations, by node name.
         alone: Q/DQ nodes that get a layer of their own.
         split: whether attention is left in three layers.
+        attention: types of q, k and v in each fused attention layer.
     """
     rows = []
     for node in graph.nodes:
@@ -102,7 +112,7 @@ def layer_table(
             rows.append(_row(f"layer of {node.name}", "kgen", (node.name,), "Half"))
     for index in range(sum(node.op_type == "Softmax" for node in graph.nodes)):
         parts = tuple(f"b{index}/{part}" for part in ("scores", "softmax", "context"))
-        rows += [_row(part, "kgen", (part,), "Half") for part in parts] if split else [_row(f"mha {index}", "kgen", parts, "Half")]
+        rows += [_row(part, "kgen", (part,), "Half") for part in parts] if split else [_attention_row(f"mha {index}", parts, attention)]
     return LayerTable(rows=tuple(rows), source="made by hand")
 
 
@@ -118,6 +128,11 @@ def _gemm_row(node: OnnxNode, graph: OnnxGraph, *, is_half: bool) -> LayerRow:
         tactic="",
         onnx_nodes=(node.name,),
     )
+
+
+def _attention_row(name: str, nodes: tuple[str, ...], types: tuple[str, ...]) -> LayerRow:
+    operands = tuple(LayerTensor(name=one, shape=(-1, WIDTH), datatype=datatype) for one, datatype in zip("qkv", types, strict=False))
+    return LayerRow(name=name, kind="kgen", inputs=operands, constants=(), outputs=operands[:1], tactic="", onnx_nodes=nodes)
 
 
 def _row(name: str, kind: str, nodes: tuple[str, ...], datatype: str) -> LayerRow:
