@@ -29,7 +29,7 @@ METRICS = frozenset(
     {
         *("centred_snr_db", "cosine_min", "cosine_p01", "finite"),
         *("block_gemms_fp8", "block_gemms_quantized", "block_weights_folded"),
-        *("fused_attention", "fused_attention_fp8", "unfused_qdq"),
+        *("fp8_flop_share", "fused_attention", "fused_attention_fp8", "unfused_qdq"),
         *("latency_ratio", "plan_bytes", "weights_bytes", "weights_ratio"),
     }
 )

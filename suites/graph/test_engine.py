@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.judge.engine_flops import fp8_flop_share
 from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq
 
 pytestmark = pytest.mark.graph
@@ -25,3 +26,9 @@ def test_every_block_keeps_its_fused_attention(engine, observe, expect):
 @pytest.mark.gates("fused_attention_fp8", needs="layers")
 def test_every_fused_attention_reads_fp8_where_the_recipe_says_so(engine, observe, expect):
     expect(fused_attention_fp8(observe.graph(engine), observe.layers(engine), observe.promise(engine)))
+
+
+@pytest.mark.gates("fp8_flop_share", needs="layers", quantized=True)
+def test_nearly_all_arithmetic_is_fp8(engine, observe, expect):
+    floor = observe.limit("fp8_flop_share", engine)
+    expect(fp8_flop_share(observe.graph(engine), observe.layers(engine), observe.promise(engine), floor=floor))

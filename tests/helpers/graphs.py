@@ -10,6 +10,7 @@ from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 WIDTH = 8
+TOKENS = 5
 
 
 @dataclass
@@ -37,7 +38,21 @@ class GraphMaker:
             inputs=(OnnxPort(name="image", dtype="FLOAT16", shape=("batch", 5, 3)),),
             outputs=(OnnxPort(name=tensor, dtype="FLOAT16", shape=("batch", 5, 4)),),
             opsets={"": 20},
+            shapes=self._shapes(),
         )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """One row of TOKENS tokens with one head, through every node."""
+        shapes: dict[str, tuple[int, ...]] = {"image": (1, TOKENS, 3)}
+        for node in self.nodes:
+            operands = [shapes.get(name) or self.constants[name].shape for name in node.inputs]
+            shape = operands[0]
+            if node.op_type == "MatMul":
+                shape = (*operands[0][:-1], operands[1][-1])
+            elif node.op_type == "Transpose":
+                shape = (shape[0], shape[2], shape[1])
+            shapes[node.outputs[0]] = shape
+        return shapes
 
     def _block(self, index: int, tensor: str) -> str:
         name = f"b{index}"
