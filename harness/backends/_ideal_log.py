@@ -17,6 +17,7 @@ _GEMMS = frozenset({"MatMul", "Gemm"})
 # What may lie between a weight and the product that reads it, or between an attention's products and its Softmax.
 _UNARY = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"})
 _SCORING = _UNARY | {"Add", "Div", "Mul", "Where"}
+_ATTENTION = "_gemm_mha_v2"
 _FORMAT = "(Linear) Row major linear format"
 
 
@@ -57,7 +58,7 @@ class _IdealEngine:
             if layer:
                 members, kind, constants = layer
                 placed.update(member.name for member in members)
-                name = "_gemm_mha_v2" if kind == "kgen" else node.name
+                name = _ATTENTION if kind == "kgen" else node.name
                 yield _row(name, kind, self._datatype(members[-1]), constants, members)
         rest = [node for node in self._nodes if node.name not in placed]
         if rest:
@@ -104,11 +105,11 @@ def _op(node: Any) -> str:
 
 
 def _row(name: str, kind: str, datatype: str, constants: Iterable[Sequence[int]], members: Iterable[Any]) -> str:
-    operand = _tensor(f"{name}_in", [-1, 1], datatype)
+    operands = [_tensor(f"{name}_in_{index}", [-1, 1], datatype) for index in range(3 if name == _ATTENTION else 1)]  # q, k and v
     weights = [_tensor(f"{name}_weights_{index}", shape, datatype) for index, shape in enumerate(constants)]
     nodes = "\x1f".join(f"[ONNX Layer: {member.name}]" for member in members)
     return (
-        f"Name: {name}, LayerType: {kind}, Inputs: {_list([operand])}, Constants: {_list(weights)}, "
+        f"Name: {name}, LayerType: {kind}, Inputs: {_list(operands)}, Constants: {_list(weights)}, "
         f"Outputs: {_list([_tensor(f'{name}_out', [-1, 1], 'Half')])}, TacticName: ideal, StreamId: 0, Metadata: {nodes}"
     )
 

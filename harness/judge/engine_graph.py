@@ -17,7 +17,8 @@ from harness.records.verdict import Direction, Finding, Judgement, Status
 
 # Layer kinds in which TensorRT computes a matrix product (research of its layer tables: `gemm` alone, or fused with what is
 # around it). Other kinds repeat a MatMul's name when they only finish it, such as a bias moved into the next kernel.
-_GEMM_KINDS = frozenset({"gemm", "runtime_fusion"})
+GEMM_KINDS = frozenset({"gemm", "runtime_fusion"})
+_ATTENTION_OPERANDS = 3  # q, k and v
 
 
 def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
@@ -25,14 +26,14 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
 
     Half the weight bytes do not prove this: weights stored in FP8 and widened inside a half-precision kernel need as little.
     """
-    carriers = _carriers(table)
+    carriers = carriers_of(table)
     gemms = [(block, gemm) for block in view.blocks for gemm in block.gemms]
     unseen = [gemm.node.name for _, gemm in gemms if gemm.node.name not in carriers]
     if not gemms or view.irregularity:
         return unjudged_blocks("block_gemms_fp8", view)
     if unseen:
-        return _cannot_judge("block_gemms_fp8", unseen, len(gemms))
-    defects = [(block, gemm, words) for block, gemm in gemms if (words := _why_not_fp8(carriers[gemm.node.name]))]
+        return cannot_judge("block_gemms_fp8", unseen, len(gemms))
+    defects = [(block, gemm, words) for block, gemm in gemms if (words := why_not_fp8(carriers[gemm.node.name]))]
     good = len(gemms) - len(defects)
     expected = len(gemms) if policy.block_gemms_fp8 else 0
     findings = tuple(_gemm_finding(policy, *defect) for defect in defects) if policy.block_gemms_fp8 else ()
@@ -43,10 +44,10 @@ def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     """How many blocks have both attention MatMuls and the Softmax in one engine layer."""
     if not view.blocks or view.irregularity:
         return unjudged_blocks("fused_attention", view)
-    carriers = _carriers(table)
+    carriers = carriers_of(table)
     unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
     if unseen:
-        return _cannot_judge("fused_attention", unseen, len(view.blocks))
+        return cannot_judge("fused_attention", unseen, len(view.blocks))
     broken = [block for block in view.blocks if not _is_fused(block.core, table)]
     findings = tuple(_attention_finding(policy, block, carriers) for block in broken) if policy.fused_attention else ()
     expected = len(view.blocks) if policy.fused_attention else 0
@@ -54,19 +55,39 @@ def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     return _judgement("fused_attention", good, expected, Direction.FLOOR, len(view.blocks), policy, findings)
 
 
+def fused_attention_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
+    """How many blocks have one engine layer for their attention that reads q, k and v in FP8.
+
+    That attention is fused does not prove this: the compiler also fuses it in half precision, behind Q/DQ that win nothing.
+    """
+    metric = "fused_attention_fp8"
+    if not view.blocks or view.irregularity:
+        return unjudged_blocks(metric, view)
+    carriers = carriers_of(table)
+    unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
+    if unseen:
+        return cannot_judge(metric, unseen, len(view.blocks))
+    defects = [(block, words) for block in view.blocks if (words := attention_not_fp8(block.core, carriers))]
+    good = len(view.blocks) - len(defects)
+    expected = len(view.blocks) if policy.attention_fp8 else 0
+    findings = tuple(_attention_fp8_finding(policy, *defect) for defect in defects) if policy.attention_fp8 else ()
+    return _judgement(metric, good, expected, Direction.EQUAL, len(view.blocks), policy, findings)
+
+
 def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
     """How many engine layers do nothing but quantize or de-quantize, beside those that read an input of the graph."""
     pairs = [name for name, op_type in view.op_types.items() if op_type in QDQ]
     named = {name for row in table.rows for name in row.onnx_nodes}
     if pairs and not named & set(pairs):
-        return _cannot_judge("unfused_qdq", pairs, len(table.rows))
+        return cannot_judge("unfused_qdq", pairs, len(table.rows))
     graph_inputs = {port.name for port in view.graph.inputs}
     alone = [row for row in table.rows if _is_only_qdq(row, view) and not graph_inputs & {tensor.name for tensor in row.inputs}]
     findings = tuple(_qdq_finding(policy, row) for row in alone)
     return _judgement("unfused_qdq", len(alone), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
 
 
-def _carriers(table: LayerTable) -> Mapping[str, list[LayerRow]]:
+def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
+    """ONNX node name to the layers that name it."""
     found: defaultdict[str, list[LayerRow]] = defaultdict(list)
     for row in table.rows:
         for name in row.onnx_nodes:
@@ -74,22 +95,24 @@ def _carriers(table: LayerTable) -> Mapping[str, list[LayerRow]]:
     return found
 
 
-def _why_not_fp8(rows: Iterable[LayerRow]) -> str | None:
-    products = [row for row in rows if row.kind in _GEMM_KINDS]
+def why_not_fp8(rows: Iterable[LayerRow]) -> str | None:
+    """None when every matrix product among `rows` multiplies FP8 activations with FP8 weights; else what does not."""
+    products = [row for row in rows if row.kind in GEMM_KINDS]
     if not products:
         return f"no matrix product carries it, only {', '.join(sorted({row.kind for row in rows}))}"
     return next((words for row in products if (words := _operands_not_fp8(row))), None)
 
 
 def _operands_not_fp8(row: LayerRow) -> str | None:
-    if any(map(_is_fp8, row.inputs)) and any(map(_is_fp8, row.constants)):
+    if any(map(is_fp8, row.inputs)) and any(map(is_fp8, row.constants)):
         return None
     inputs = " and ".join(dict.fromkeys(tensor.datatype for tensor in row.inputs)) or "no"
-    weights = "FP8" if any(map(_is_fp8, row.constants)) else "no FP8"
+    weights = "FP8" if any(map(is_fp8, row.constants)) else "no FP8"
     return f"layer {row.name} multiplies {inputs} activations with {weights} weights"
 
 
-def _is_fp8(tensor: LayerTensor) -> bool:
+def is_fp8(tensor: LayerTensor) -> bool:
+    """Whether an operand is FP8, in any compiler's spelling."""
     return "FP8" in tensor.datatype.upper()
 
 
@@ -99,6 +122,17 @@ def _matmuls(core: AttentionCore) -> tuple[str, str]:
 
 def _is_fused(core: AttentionCore, table: LayerTable) -> bool:
     return any(core.node_names <= set(row.onnx_nodes) for row in table.rows)
+
+
+def attention_not_fp8(core: AttentionCore, carriers: Mapping[str, list[LayerRow]]) -> str | None:
+    """None when one layer carries the whole attention and reads q, k and v in FP8; else what does not."""
+    row = next((row for row in carriers[core.scores.name] if core.node_names <= set(row.onnx_nodes)), None)
+    if row is None:
+        return "attention is not fused"
+    types = [tensor.datatype for tensor in row.inputs]  # a mask is a constant, and not among them
+    if len(types) >= _ATTENTION_OPERANDS and all(map(is_fp8, row.inputs)):
+        return None
+    return f"layer {row.name} reads {', '.join(types) or 'nothing'}"
 
 
 def _is_only_qdq(row: LayerRow, view: GraphView) -> bool:
@@ -120,7 +154,7 @@ def _judgement(
         status=Status.PASS if good else Status.FAIL,
         observed=observed,
         bound=bound,
-        unit="layers" if metric == "unfused_qdq" else "blocks" if metric == "fused_attention" else "nodes",
+        unit="layers" if metric == "unfused_qdq" else "blocks" if metric.startswith("fused_attention") else "nodes",
         direction=direction,
         n=n,
         reason="" if good else _first_of(findings, observed, bound),
@@ -136,7 +170,8 @@ def _first_of(findings: tuple[Finding, ...], observed: int, bound: int) -> str:
     return f"{first.message} ({len(findings)} such places)" if others else first.message
 
 
-def _cannot_judge(metric: str, unseen: list[str], n: int) -> Judgement:
+def cannot_judge(metric: str, unseen: list[str], n: int) -> Judgement:
+    """The answer when no layer names a node that has to be judged."""
     return Judgement(
         metric=metric,
         status=Status.INVALID,
@@ -172,6 +207,18 @@ def _attention_finding(policy: RecipePolicy, block: Block, carriers: Mapping[str
         found=found,
         expected="one layer that carries both MatMuls and the Softmax",
         message=f"block {block.index}: {found}",
+    )
+
+
+def _attention_fp8_finding(policy: RecipePolicy, block: Block, words: str) -> Finding:
+    return Finding(
+        check="E2",
+        severity=policy.severity,
+        node=block.core.softmax.name,
+        block=block.index,
+        found=words,
+        expected="one fused attention layer that reads q, k and v in FP8",
+        message=f"block {block.index}: {words}, expected q, k and v in FP8",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +39,7 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
         inputs=tuple(_port(value) for value in graph.input if value.name not in constants),
         outputs=tuple(_port(value) for value in graph.output),
         opsets={_domain(opset.domain): opset.version for opset in model.opset_import},
+        shapes=_shapes(model),
     )
 
 
@@ -97,6 +98,57 @@ def _port(value: Any) -> OnnxPort:
     return OnnxPort(name=value.name, dtype=onnx.TensorProto.DataType.Name(tensor.elem_type), shape=shape)
 
 
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Tensor name to shape with the first axis of every input set to one; what ONNX cannot infer is left out.
+
+    Weights count as inputs, so that inference copies no bytes, and Q/DQ nodes of vendors' domains as ONNX's own.
+    """
+    onnx = need("onnx", extra=None, to="read ONNX files")
+    graph = onnx.GraphProto(name="shapes", node=model.graph.node, output=model.graph.output)
+    for node in graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            node.domain = ""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name not in weights:
+            graph.input.append(_one_row(value))
+    for tensor in model.graph.initializer:
+        if _elements(tensor.dims) <= SMALL_ELEMENTS and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            graph.initializer.append(tensor)  # shapes are computed from it
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError):  # an opset too new or too old: then no shape is known
+        return {}
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: shape for value in values if (shape := _known_shape(value)) is not None}
+
+
+def _one_row(value: Any) -> Any:
+    onnx = need("onnx", extra=None, to="read ONNX files")
+    row = onnx.ValueInfoProto()
+    row.CopyFrom(value)
+    if row.type.tensor_type.shape.dim and not row.type.tensor_type.shape.dim[0].dim_value:
+        row.type.tensor_type.shape.dim[0].dim_value = 1
+    return row
+
+
+def _known_shape(value: Any) -> tuple[int, ...] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if sizes and sizes[0] is None:
+        sizes[0] = 1  # rows picked by computed indices, such as each text's last token: inference does not see that they are the batch
+    return tuple(size for size in sizes if size is not None) if None not in sizes else None
+
+
+def _elements(dims: Iterable[int]) -> int:
+    return int(np.prod(tuple(dims), dtype=np.int64))
+
+
 def _constants(graph: Any, path: Path) -> Iterator[OnnxConstant]:
     for tensor in graph.initializer:
         yield _constant(tensor, tensor.name, path)
@@ -124,7 +176,7 @@ def _constant(tensor: Any, name: str, path: Path) -> OnnxConstant:
     onnx = need("onnx", extra=None, to="read ONNX files")
     dtype = onnx.TensorProto.DataType.Name(tensor.data_type)
     shape = tuple(tensor.dims)
-    elements = int(np.prod(shape, dtype=np.int64))
+    elements = _elements(shape)
     expected = _stored_bytes(dtype, tensor.data_type, elements)
     _require_bytes(tensor, name, expected, path)
     return OnnxConstant(

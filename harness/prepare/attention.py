@@ -35,6 +35,11 @@ def unpack_attention(encoder: nn.Module) -> int:
     return len(places)
 
 
+def unpacked_classes() -> tuple[type[Any], ...]:
+    """The classes that `unpack_attention` puts in place. Each computes its products in `attend`, which a subclass may replace."""
+    return _multihead_class(), _self_attention_class()
+
+
 def _packed_attention(encoder: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
     from torch import nn
 
@@ -114,6 +119,7 @@ def _multihead_class() -> type[Any]:
 
     class UnpackedMultiheadAttention(nn.Module):
         forward = _multihead_forward
+        attend = staticmethod(attend)
 
     return UnpackedMultiheadAttention
 
@@ -124,6 +130,7 @@ def _self_attention_class() -> type[Any]:
 
     class UnpackedSelfAttention(nn.Module):
         forward = _self_attention_forward
+        attend = staticmethod(attend)
 
     return UnpackedSelfAttention
 
@@ -137,25 +144,30 @@ def _multihead_forward(
     if not self.batch_first:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
     q, k, v = (_split(x, self.heads) for x in (self.q(query), self.k(key), self.v(value)))
-    rows = self.out(_join(_attend(q * self.scale, k, v, attn_mask)))
+    rows = self.out(_join(self.attend(q * self.scale, k, v, attn_mask)))
     return (rows if self.batch_first else rows.transpose(0, 1)), None
 
 
 def _self_attention_forward(self: Any, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """Called as open_clip's `Attention` is; [batch, tokens, width]."""
     q, k, v = (_split(part, self.heads) for part in (self.q(x), self.k(x), self.v(x)))
-    rows = _attend(self.ln_q(q) * self.scale, self.ln_k(k), v, attn_mask)
+    rows = self.attend(self.ln_q(q) * self.scale, self.ln_k(k), v, attn_mask)
     if self.head_scale is not None:
         rows = rows * self.head_scale
     return self.out(self.ln_inner(_join(rows)))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """[batch, heads, tokens, head] of each. q is scaled already: TensorRT fuses attention whose scale comes before the product."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, on_weights: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """[batch, heads, tokens, head] of each. q is scaled already: TensorRT fuses attention whose scale comes before the product.
+
+    Args:
+        on_weights: what to make of the softmax's output before it meets v, such as fake quantization.
+    """
     scores = q @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + _additive(mask, scores)
-    return scores.softmax(dim=-1) @ v
+    weights = scores.softmax(dim=-1)
+    return (weights if on_weights is None else on_weights(weights)) @ v
 
 
 def _additive(mask: Tensor, scores: Tensor) -> Tensor:

@@ -5,46 +5,73 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BuildFailed
+from harness.prepare.attention import attend, unpacked_classes
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.observations import EncoderInputs
 from harness.records.spec import Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CALIBRATION_BATCH = 16  # rows; the largest activation seen does not depend on it
+SOFTMAX_AMAX = 1.0  # what a softmax can reach, whatever it is fed: FP8's scale is then 1/448, with no need of calibration
+
+# Quantizers of one attention, under the names that Model Optimizer gives them in its own quantized attentions.
+_SOFTMAX_QUANTIZER = "softmax_quantizer"
+_ATTENTION_QUANTIZERS = ("q_bmm_quantizer", "k_bmm_quantizer", "v_bmm_quantizer", _SOFTMAX_QUANTIZER)
+_LINEAR_QUANTIZERS = ("weight_quantizer", "input_quantizer")
 
 
 def quantize(encoder: nn.Module, recipe: Recipe, calibration: EncoderInputs, *, log: Path | None = None) -> dict[str, float]:
     """Insert Model Optimizer's FP8 (E4M3) quantizers into `encoder`, in place, and calibrate them in FP32.
 
-    Static scales, one a tensor, from the largest magnitude seen.
+    Static scales, one a tensor, from the largest magnitude seen; that of a softmax from the largest it can give.
 
     Args:
         encoder: FP32, its attention unpacked.
-        recipe: `modelopt` is NVIDIA's preset as it is; `linear` keeps only the preset's quantizers of block Linear layers.
+        recipe: `modelopt` is NVIDIA's preset as it is; `linear` keeps only the preset's quantizers of block Linear layers;
+            `attention` adds the operands of each block's two attention products: scaled q, k, the softmax's output, and v.
         log: file for what Model Optimizer prints; None discards it.
     Returns:
         The largest magnitude of each quantizer that is on, by its module path; FP8's scale is this over 448.
     Raises:
-        BuildFailed: no Linear layer was quantized, one that the recipe promises was not, or a magnitude is no positive number.
+        BuildFailed: no Linear layer was quantized, a quantizer that the recipe promises is missing, or a magnitude is no
+            positive number.
     """
-    promised = block_linears(encoder) if recipe is Recipe.LINEAR else []
-    if recipe is Recipe.LINEAR and not promised:
-        raise BuildFailed(_nothing_to_quantize("the encoder has no repeated blocks with Linear layers"))
+    promised = _promised(encoder, recipe)
     mtq = import_quietly("modelopt.torch.quantization", to="quantize the encoder")
     config = copy.deepcopy(mtq.FP8_DEFAULT_CFG)
-    if recipe is Recipe.LINEAR:
+    if promised:
         config["quant_cfg"] += _only(promised, config["quant_cfg"])
-    with quiet_to(log):
+    with quiet_to(log), _quantized_attention(mtq, recipe):
         _calibrate(mtq, encoder, config, calibration)
     amax = dict(_amax(encoder))
     _require_quantized(encoder, promised, amax)
     return amax
+
+
+def _promised(encoder: nn.Module, recipe: Recipe) -> list[str]:
+    """Paths of the quantizers that a recipe of ours puts in; none for the vendor's, which promises nothing to us."""
+    if recipe is Recipe.MODELOPT:
+        return []
+    linears = block_linears(encoder)
+    if not linears:
+        raise BuildFailed(_nothing_to_quantize("the encoder has no repeated blocks with Linear layers"))
+    attentions = block_attentions(encoder) if recipe is Recipe.ATTENTION else []
+    if recipe is Recipe.ATTENTION and not attentions:
+        raise BuildFailed(
+            "recipe attention quantizes the products of unpacked attention, and none of the encoder's blocks has one; expected "
+            "nn.MultiheadAttention or open_clip's own attention, as its built-in towers have; choose recipe linear for this encoder"
+        )
+    return [
+        *(f"{path}.{quantizer}" for path in linears for quantizer in _LINEAR_QUANTIZERS),
+        *(f"{path}.{quantizer}" for path in attentions for quantizer in _ATTENTION_QUANTIZERS),
+    ]
 
 
 def block_linears(encoder: nn.Module) -> list[str]:
@@ -55,11 +82,20 @@ def block_linears(encoder: nn.Module) -> list[str]:
     """
     from torch import nn
 
+    return _inside_blocks(encoder, nn.Linear)
+
+
+def block_attentions(encoder: nn.Module) -> list[str]:
+    """Paths of the unpacked attentions inside repeated blocks, in order. What pools tokens after the last block is none."""
+    return _inside_blocks(encoder, unpacked_classes())
+
+
+def _inside_blocks(encoder: nn.Module, kinds: type[Any] | tuple[type[Any], ...]) -> list[str]:
     inside = [path for path, module in encoder.named_modules() if _repeats_blocks(module)]
     return [
         path
         for path, module in encoder.named_modules()
-        if isinstance(module, nn.Linear) and any(path.startswith(f"{blocks}.") for blocks in inside)
+        if isinstance(module, kinds) and any(path.startswith(f"{blocks}.") for blocks in inside)
     ]
 
 
@@ -78,15 +114,46 @@ def _holds_linear(module: nn.Module) -> bool:
     return any(isinstance(inner, nn.Linear) for inner in module.modules())
 
 
-def _only(paths: list[str], preset: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries that, after the preset's own, switch everything off and then these Linear layers on, with the preset's settings."""
+def _only(promised: list[str], preset: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries that, after the preset's own, switch everything off and then these quantizers on, with the preset's settings."""
     settings = {entry["quantizer_name"]: entry["cfg"] for entry in preset if "cfg" in entry}
-    on = [
-        {"quantizer_name": f"{path}.{quantizer}", "cfg": settings[f"*{quantizer}"]}
-        for path in paths
-        for quantizer in ("weight_quantizer", "input_quantizer")
-    ]
+    activation = settings["*input_quantizer"]
+    settings |= {f"*{quantizer}": activation for quantizer in _ATTENTION_QUANTIZERS}
+    settings[f"*{_SOFTMAX_QUANTIZER}"] = {**activation, "constant_amax": SOFTMAX_AMAX}
+    on = [{"quantizer_name": path, "cfg": settings[f"*{path.rpartition('.')[2]}"]} for path in promised]
     return [{"quantizer_name": "*", "enable": False}, *on]
+
+
+@contextmanager
+def _quantized_attention(mtq: Any, recipe: Recipe) -> Iterator[None]:
+    """Make our unpacked attention known to Model Optimizer, by its own registry, for as long as it quantizes."""
+    if recipe is not Recipe.ATTENTION:  # other recipes would get quantizers too, switched off, and other bytes for nothing
+        yield
+        return
+    classes = unpacked_classes()
+    for unpacked in classes:
+        mtq.register(original_cls=unpacked, quantized_cls=_quantized_class())
+    try:
+        yield
+    finally:
+        for unpacked in classes:
+            mtq.unregister(unpacked)
+
+
+def _quantized_class() -> type[Any]:
+    """Model Optimizer makes a class that inherits from this one and from the unpacked attention, in that order."""
+    from modelopt.torch.quantization.nn import QuantModule, TensorQuantizer
+
+    class QuantizedAttention(QuantModule):
+        def _setup(self, **_: Any) -> None:
+            for name in _ATTENTION_QUANTIZERS:
+                setattr(self, name, TensorQuantizer())
+
+        def attend(self: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+            q, k, v = self.q_bmm_quantizer(q), self.k_bmm_quantizer(k), self.v_bmm_quantizer(v)
+            return attend(q, k, v, mask, on_weights=self.softmax_quantizer)
+
+    return QuantizedAttention
 
 
 def _nothing_to_quantize(found: str) -> str:
@@ -122,14 +189,12 @@ def _require_quantized(encoder: nn.Module, promised: list[str], amax: dict[str, 
     from torch import nn
 
     linears = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    quantized = [path for path in linears if {f"{path}.weight_quantizer", f"{path}.input_quantizer"} <= amax.keys()]
+    quantized = [path for path in linears if {f"{path}.{quantizer}" for quantizer in _LINEAR_QUANTIZERS} <= amax.keys()]
     if not quantized:
         raise BuildFailed(_nothing_to_quantize(f"Model Optimizer quantized none of the encoder's {len(linears)} Linear layers"))
-    missed = sorted(set(promised) - set(quantized))
+    missed = sorted(set(promised) - amax.keys())
     if missed:
-        raise BuildFailed(
-            f"Model Optimizer left {len(missed)} of {len(promised)} block Linear layers alone, first {missed[0]}; expected all"
-        )
+        raise BuildFailed(f"Model Optimizer left {len(missed)} of {len(promised)} promised quantizers out, first {missed[0]}; expected all")
     bad = [path for path, value in amax.items() if not (math.isfinite(value) and value > 0)]
     if bad:
         raise BuildFailed(

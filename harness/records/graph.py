@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +53,16 @@ class OnnxPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OnnxGraph:
-    """One ONNX graph, in the file's node order, which ONNX requires to be topological."""
+    """One ONNX graph, in the file's node order, which ONNX requires to be topological.
+
+    Attributes:
+        shapes: of every tensor that nodes make or inputs bring, for a batch of one; a first axis that inference leaves open counts as the
+            batch, and a tensor whose other axes do not follow from the graph is absent.
+    """
 
     nodes: tuple[OnnxNode, ...]
     constants: Mapping[str, OnnxConstant]
     inputs: tuple[OnnxPort, ...]
     outputs: tuple[OnnxPort, ...]
     opsets: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])

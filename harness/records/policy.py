@@ -15,7 +15,12 @@ from harness.records.verdict import Direction, Severity
 Line = TypeVar("Line", "Bound", "Margin")
 
 # What may be said about which metric. All others are judged against the graph itself, or against every row.
-BOUNDED = {"centred_snr_db": Direction.FLOOR, "cosine_min": Direction.FLOOR, "cosine_p01": Direction.FLOOR}
+BOUNDED = {
+    "centred_snr_db": Direction.FLOOR,
+    "cosine_min": Direction.FLOOR,
+    "cosine_p01": Direction.FLOOR,
+    "fp8_flop_share": Direction.FLOOR,
+}
 MARGINS = {
     "centred_snr_db": "absolute",
     "latency_ratio": "relative",
@@ -120,6 +125,7 @@ class RecipePolicy:
         severity: `report` shows what a recipe loses without turning the run red.
         block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
         fused_attention: every block has one fused attention layer.
+        attention_fp8: that layer reads q, k and v in FP8.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
     """
 
@@ -128,6 +134,7 @@ class RecipePolicy:
     fused_attention: bool
     unfused_qdq: int
     reason: str
+    attention_fp8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

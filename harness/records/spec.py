@@ -26,6 +26,7 @@ class Recipe(StrEnum):
     FP16 = "fp16"
     MODELOPT = "modelopt"
     LINEAR = "linear"
+    ATTENTION = "attention"
 
     @property
     def is_quantized(self) -> bool:

@@ -3,7 +3,7 @@
 schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
-[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason
+[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8 (default false)
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
 """
@@ -112,8 +112,8 @@ class _Table:
             self.refuse(f"{key} is {number}; expected a finite number, since every comparison with NaN passes")
         return number
 
-    def flag(self, key: str) -> bool:
-        return self._typed(key, bool, "true or false")
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        return self._typed(key, bool, "true or false", default)
 
     def choice(self, key: str, kind: type[Choice]) -> Choice:
         return self.member(key, self.text(key), kind)
@@ -196,6 +196,7 @@ def _policy(table: _Table) -> RecipePolicy:
         severity=table.choice("severity", Severity),
         block_gemms_fp8=table.flag("block_gemms_fp8"),
         fused_attention=table.flag("fused_attention"),
+        attention_fp8=table.flag("attention_fp8", False),  # files older than the key promised none
         unfused_qdq=table.whole("unfused_qdq", minimum=0),
         reason=table.text("reason"),
     )

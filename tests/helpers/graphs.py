@@ -10,6 +10,7 @@ from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 WIDTH = 8
+TOKENS = 5
 
 
 @dataclass
@@ -22,6 +23,7 @@ class GraphMaker:
     float_gemms: frozenset[str] = frozenset()  # GEMMs left without Q/DQ, by node name
     unfolded: frozenset[str] = frozenset()  # GEMMs whose weight goes through QuantizeLinear
     softmax_qdq: bool = False
+    attention_qdq: bool = False  # q, k, v and the softmax behind Q/DQ
     nodes: list[OnnxNode] = field(default_factory=list)
     constants: dict[str, OnnxConstant] = field(default_factory=dict)
 
@@ -36,15 +38,32 @@ class GraphMaker:
             inputs=(OnnxPort(name="image", dtype="FLOAT16", shape=("batch", 5, 3)),),
             outputs=(OnnxPort(name=tensor, dtype="FLOAT16", shape=("batch", 5, 4)),),
             opsets={"": 20},
+            shapes=self._shapes(),
         )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """One row of TOKENS tokens with one head, through every node."""
+        shapes: dict[str, tuple[int, ...]] = {"image": (1, TOKENS, 3)}
+        for node in self.nodes:
+            operands = [shapes.get(name) or self.constants[name].shape for name in node.inputs]
+            shape = operands[0]
+            if node.op_type == "MatMul":
+                shape = (*operands[0][:-1], operands[1][-1])
+            elif node.op_type == "Transpose":
+                shape = (shape[0], shape[2], shape[1])
+            shapes[node.outputs[0]] = shape
+        return shapes
 
     def _block(self, index: int, tensor: str) -> str:
         name = f"b{index}"
         normed = self._node("LayerNormalization", f"{name}/ln_1", tensor)
         q, k, v = (self._gemm(f"{name}/{one}", normed, (WIDTH, WIDTH)) for one in "qkv")
-        scores = self._node("MatMul", f"{name}/scores", self._node("Mul", f"{name}/scale", q), self._node("Transpose", f"{name}/kt", k))
+        q, k = self._node("Mul", f"{name}/scale", q), self._node("Transpose", f"{name}/kt", k)
+        if self.attention_qdq:
+            q, k, v = (self._qdq(f"{name}/{one}_operand", tensor) for one, tensor in zip("qkv", (q, k, v), strict=True))
+        scores = self._node("MatMul", f"{name}/scores", q, k)
         weights = self._node("Softmax", f"{name}/softmax", scores)
-        if self.softmax_qdq:
+        if self.softmax_qdq or self.attention_qdq:
             weights = self._qdq(f"{name}/softmax", weights)
         context = self._node("MatMul", f"{name}/context", weights, v)
         attended = self._node("Add", f"{name}/add_1", tensor, self._gemm(f"{name}/out", context, (WIDTH, WIDTH)))
@@ -83,7 +102,12 @@ class GraphMaker:
 
 
 def layer_table(
-    graph: OnnxGraph, *, half: frozenset[str] = frozenset(), alone: frozenset[str] = frozenset(), split: bool = False
+    graph: OnnxGraph,
+    *,
+    half: frozenset[str] = frozenset(),
+    alone: frozenset[str] = frozenset(),
+    split: bool = False,
+    attention: tuple[str, ...] = ("Half", "Half", "Half"),
 ) -> LayerTable:
     """One layer a GEMM, one fused layer an attention, one for the rest of each node.
 
@@ -91,6 +115,7 @@ def layer_table(
         half: GEMMs that run with half-precision activations, by node name.
         alone: Q/DQ nodes that get a layer of their own.
         split: whether attention is left in three layers.
+        attention: types of q, k and v in each fused attention layer.
     """
     rows = []
     for node in graph.nodes:
@@ -103,7 +128,7 @@ def layer_table(
             rows.append(_row(f"layer of {node.name}", "kgen", (node.name, *(name for name in fused if name not in alone)), "Half"))
     for index in range(sum(node.op_type == "Softmax" for node in graph.nodes)):
         parts = tuple(f"b{index}/{part}" for part in ("scores", "softmax", "context"))
-        rows += [_row(part, "kgen", (part,), "Half") for part in parts] if split else [_row(f"mha {index}", "kgen", parts, "Half")]
+        rows += [_row(part, "kgen", (part,), "Half") for part in parts] if split else [_attention_row(f"mha {index}", parts, attention)]
     return LayerTable(rows=tuple(rows), source="made by hand")
 
 
@@ -119,6 +144,11 @@ def _gemm_row(node: OnnxNode, graph: OnnxGraph, *, is_half: bool) -> LayerRow:
         tactic="",
         onnx_nodes=(node.name,),
     )
+
+
+def _attention_row(name: str, nodes: tuple[str, ...], types: tuple[str, ...]) -> LayerRow:
+    operands = tuple(LayerTensor(name=one, shape=(-1, WIDTH), datatype=datatype) for one, datatype in zip("qkv", types, strict=False))
+    return LayerRow(name=name, kind="kgen", inputs=operands, constants=(), outputs=operands[:1], tactic="", onnx_nodes=nodes)
 
 
 def _row(name: str, kind: str, nodes: tuple[str, ...], datatype: str) -> LayerRow:

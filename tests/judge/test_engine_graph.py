@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from harness.judge.engine_graph import block_gemms_fp8, fused_attention, unfused_qdq
+import pytest
+
+from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq
 from harness.judge.structure import GraphView
 from harness.records.observations import LayerTable
 from harness.records.policy import RecipePolicy
@@ -9,6 +11,8 @@ from tests.helpers.graphs import GraphMaker, layer_table
 
 LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="for tests")
 FP16 = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=False, fused_attention=True, unfused_qdq=0, reason="for tests")
+ATTENTION = replace(LINEAR, attention_fp8=True)
+FP8 = ("FP8", "FP8", "FP8")
 
 GRAPH = GraphMaker().graph()
 VIEW = GraphView(GRAPH)
@@ -80,6 +84,57 @@ def test_attention_that_no_layer_names_cannot_be_judged():
     assert fused_attention(VIEW, LayerTable(rows=rows, source="made by hand"), LINEAR).status is Status.INVALID
 
 
+def test_fused_attention_that_reads_fp8_passes_where_it_is_promised():
+    graph = GraphMaker(attention_qdq=True).graph()
+
+    judgement = fused_attention_fp8(GraphView(graph), layer_table(graph, attention=FP8), ATTENTION)
+
+    assert (judgement.status, judgement.observed, judgement.bound, judgement.unit) == (Status.PASS, 3, 3, "blocks")
+    assert judgement.findings == ()
+
+
+@pytest.mark.parametrize("types", [("Half", "Half", "Half"), ("FP8", "FP8", "Half"), ("FP8", "FP8"), ()])
+def test_fused_attention_with_an_operand_that_is_not_fp8_fails_and_says_what_it_reads(types):
+    judgement = fused_attention_fp8(VIEW, layer_table(GRAPH, attention=types), ATTENTION)
+
+    assert (judgement.status, judgement.observed) == (Status.FAIL, 0)
+    assert [finding.block for finding in judgement.findings] == [0, 1, 2]
+    assert f"mha 0 reads {', '.join(types) or 'nothing'}" in judgement.reason
+
+
+def test_one_block_in_half_precision_is_named():
+    table = layer_table(GRAPH, attention=FP8)
+    half = next(row for row in layer_table(GRAPH).rows if row.name == "mha 1")
+    rows = tuple(half if row.name == "mha 1" else row for row in table.rows)
+
+    judgement = fused_attention_fp8(VIEW, replace(table, rows=rows), ATTENTION)
+
+    assert (judgement.status, judgement.observed) == (Status.FAIL, 2)
+    assert [(finding.node, finding.block) for finding in judgement.findings] == [("b1/softmax", 1)]
+
+
+def test_split_attention_is_not_fused_in_fp8_either():
+    judgement = fused_attention_fp8(VIEW, layer_table(GRAPH, split=True), ATTENTION)
+
+    assert (judgement.status, judgement.observed) == (Status.FAIL, 0)
+    assert "not fused" in judgement.reason
+
+
+def test_fp8_attention_is_expected_of_no_recipe_that_does_not_promise_it():
+    assert fused_attention_fp8(VIEW, layer_table(GRAPH), LINEAR).status is Status.PASS
+
+    unasked = fused_attention_fp8(VIEW, layer_table(GRAPH, attention=FP8), LINEAR)
+
+    assert (unasked.status, unasked.observed, unasked.bound) == (Status.FAIL, 3, 0)
+
+
+def test_fp8_attention_that_no_layer_names_cannot_be_judged():
+    table = layer_table(GRAPH, attention=FP8)
+    rows = tuple(row for row in table.rows if row.name != "mha 0")
+
+    assert fused_attention_fp8(VIEW, LayerTable(rows=rows, source="made by hand"), ATTENTION).status is Status.INVALID
+
+
 def test_a_layer_that_only_quantizes_is_found():
     judgement = unfused_qdq(VIEW, layer_table(GRAPH, alone=frozenset({"b1/fc/input_q"})), LINEAR)
 
@@ -116,6 +171,7 @@ def test_engine_checks_cannot_judge_a_graph_without_blocks():
     table = layer_table(view.graph)
 
     assert block_gemms_fp8(view, table, LINEAR).status is Status.INVALID
+    assert fused_attention_fp8(view, table, ATTENTION).status is Status.INVALID
     assert fused_attention(view, table, LINEAR).status is Status.INVALID
 
 

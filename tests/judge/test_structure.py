@@ -19,6 +19,10 @@ def test_quantization_does_not_change_what_a_block_is():
     assert blocks_of(GraphMaker(quantized=True, softmax_qdq=True)) == blocks_of(GraphMaker(quantized=False))
 
 
+def test_quantized_attention_is_still_attention():
+    assert blocks_of(GraphMaker(attention_qdq=True)) == blocks_of(GraphMaker(quantized=False))
+
+
 def test_patch_embedding_and_head_belong_to_no_block():
     gemms = {name for block in blocks_of(GraphMaker()) for name in block}
 

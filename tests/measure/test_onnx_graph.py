@@ -86,6 +86,36 @@ def test_constant_nodes_give_constants_too(tmp_path: Path) -> None:
     assert len(graph.nodes) == 5
 
 
+def test_shapes_are_those_of_one_row_through_every_node(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.zeros((12, 70), np.float16), "w")
+    folded = _fp8("q", [0.0] * 12)
+    scale = numpy_helper.from_array(np.array(0.5, np.float16), "s")
+    parts = numpy_helper.from_array(np.array([-1, 3, 2, 2], np.int64), "parts")
+    nodes = [
+        helper.make_node("MatMul", ["tokens", "w"], ["wide"], name="/wide"),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["dq"], name="/dq", domain="trt"),
+        helper.make_node("Reshape", ["dq", "parts"], ["split"], name="/split"),
+        helper.make_node("Unknown", ["x"], ["foreign"], name="/foreign", domain="trt"),
+    ]
+    path = _save(tmp_path / "m.onnx", [weight, folded, scale, parts], nodes, [helper.make_opsetid("trt", 1)])
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("tokens", TensorProto.FLOAT16, ["batch", 5, 12]))
+    onnx.save(model, path)
+    shapes = read_onnx_graph(path).shapes
+    assert (shapes["tokens"], shapes["wide"], shapes["dq"], shapes["split"]) == ((1, 5, 12), (1, 5, 70), (12,), (1, 3, 2, 2))
+    assert "foreign" not in shapes
+
+
+def test_rows_picked_by_computed_indices_count_as_the_batch(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"], name="/places"),
+        helper.make_node("Transpose", ["places"], ["rows"], name="/rows"),
+    ]
+    shapes = read_onnx_graph(_save(tmp_path / "m.onnx", nodes=nodes)).shapes
+    assert shapes["rows"] == (1, 3)
+    assert "places" not in shapes
+
+
 def test_an_initializer_listed_as_an_input_is_no_input(tmp_path: Path) -> None:
     path = _save(tmp_path / "m.onnx", [numpy_helper.from_array(np.zeros(2, np.float32), "w")])
     model = onnx.load(path)

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from harness.errors import BuildFailed, UnusableGraph, UnusableInputs
@@ -27,7 +28,8 @@ from harness.records.spec import EncoderSpec, Recipe
 
 TOWERS = ("image", "text")
 BLOCK_LINEARS = 12  # two blocks of six
-FINISHED = (Recipe.FP16, Recipe.LINEAR)
+FINISHED = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
+E4M3_MAX = 448  # largest finite E4M3 value
 
 
 def spec_of(tower):
@@ -102,12 +104,12 @@ def test_quantized_graphs_hold_one_byte_a_block_weight(made):
     assert all(len(weight.raw_data) == np.prod(weight.dims) for weight in weights)
 
 
-def test_linear_has_one_q_and_two_dq_for_each_block_linear(made):
-    _, recipe, _, _ = made
-    kinds = Counter(node.op_type for node in graph_of(made).node)
-    expected = {Recipe.FP16: (0, 0), Recipe.LINEAR: (BLOCK_LINEARS, 2 * BLOCK_LINEARS)}
-    if recipe in expected:
-        assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == expected[recipe]
+def test_a_block_linear_has_one_q_and_two_dq_and_an_attention_four_pairs(finished):
+    _, recipe, _, _ = finished
+    kinds = Counter(node.op_type for node in graph_of(finished).node)
+    linear, attention = (BLOCK_LINEARS, 2 * BLOCK_LINEARS), (BLOCK_LINEARS + 2 * 4, 2 * BLOCK_LINEARS + 2 * 4)
+    expected = {Recipe.FP16: (0, 0), Recipe.LINEAR: linear, Recipe.ATTENTION: attention}
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == expected[recipe]
 
 
 def test_finished_graphs_are_valid_named_and_free_of_clutter(finished):
@@ -120,17 +122,53 @@ def test_finished_graphs_are_valid_named_and_free_of_clutter(finished):
     assert {node.domain for node in nodes} == {""}
 
 
-def test_attention_is_a_product_a_softmax_and_a_product_with_q_scaled_first(finished):
-    graph = graph_of(finished)
-    maker = {output: node for node in graph.node for output in node.output}
-    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
-    assert len(softmaxes) == 2
-    for softmax in softmaxes:
+def makers_of(graph):
+    return {output: node for node in graph.node for output in node.output}
+
+
+def products_of(graph):
+    """The two MatMuls of each attention."""
+    maker = makers_of(graph)
+    for softmax in (node for node in graph.node if node.op_type == "Softmax"):
         scores = maker[softmax.input[0]]
         scores = scores if scores.op_type == "MatMul" else maker[scores.input[0]]  # a mask may be added between
-        assert scores.op_type == "MatMul"
-        assert maker[scores.input[0]].op_type == "Mul"
-        assert [node.op_type for node in graph.node if softmax.output[0] in node.input] == ["MatMul"]
+        context = next(node for node in graph.node if node.op_type == "MatMul" and before_qdq(node.input[0], maker) is softmax)
+        yield scores, context
+
+
+def before_qdq(tensor, maker):
+    """What makes a tensor, or what makes the tensor that it is a de-quantized form of."""
+    node = maker[tensor]
+    return maker[maker[node.input[0]].input[0]] if node.op_type == "DequantizeLinear" else node
+
+
+def test_attention_is_a_product_a_softmax_and_a_product_with_q_scaled_first(finished):
+    graph = graph_of(finished)
+    maker = makers_of(graph)
+    products = list(products_of(graph))
+    assert len(products) == 2
+    for scores, context in products:
+        assert (scores.op_type, context.op_type) == ("MatMul", "MatMul")
+        assert before_qdq(scores.input[0], maker).op_type == "Mul"
+        softmax = before_qdq(context.input[0], maker)
+        readers = [node.op_type for node in graph.node if softmax.output[0] in node.input]
+        assert readers == ["QuantizeLinear" if finished[1] is Recipe.ATTENTION else "MatMul"]
+
+
+def test_attention_reads_q_k_softmax_and_v_through_fp8_at_the_calibrated_scales(make, tower):
+    made = make(tower, Recipe.ATTENTION)
+    graph, amax = graph_of(made), made[3].amax
+    maker, constants = makers_of(graph), {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for block, (scores, context) in enumerate(products_of(graph)):
+        names = ("q_bmm", "k_bmm", "softmax", "v_bmm")
+        for name, operand in zip(names, (*scores.input, *context.input), strict=True):
+            dequantize = maker[operand]
+            quantize = maker[dequantize.input[0]]
+            assert (dequantize.op_type, quantize.op_type) == ("DequantizeLinear", "QuantizeLinear")
+            scales = [float(constants[node.input[1]]) for node in (quantize, dequantize)]
+            largest = amax[f"tower.transformer.resblocks.{block}.attn.{name}_quantizer"]
+            assert scales == [pytest.approx(largest / E4M3_MAX, rel=1e-3)] * 2  # as near as float16 is
+            assert (largest == 1.0) == (name == "softmax")
 
 
 def test_onnx_runtime_gives_the_reference_within_the_recipes_precision(finished):
@@ -171,7 +209,7 @@ def test_facts_tell_repairs_magnitudes_and_opset_and_can_be_written_down(made):
 
 def test_fp16_needs_no_repair_and_modelopt_gets_none(made):
     _, recipe, _, facts = made
-    if recipe is not Recipe.LINEAR:
+    if recipe in (Recipe.FP16, Recipe.MODELOPT):
         assert facts.repairs == ()
 
 

@@ -11,7 +11,7 @@ from harness.errors import BuildFailed
 from harness.prepare.attention import unpack_attention
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.inputs import Split, make_inputs
-from harness.prepare.quantize import block_linears, quantize
+from harness.prepare.quantize import block_attentions, block_linears, quantize
 from harness.records.spec import EncoderSpec, Recipe
 
 PER_BLOCK = {"attn.q", "attn.k", "attn.v", "attn.out", "mlp.c_fc", "mlp.c_proj"}
@@ -52,6 +52,47 @@ def test_linear_quantizes_block_linears_alone(tower):
     assert set(amax) == {f"{path}.{kind}" for path in promised for kind in ("weight_quantizer", "input_quantizer")}
 
 
+def test_block_attentions_are_one_a_block():
+    assert block_attentions(unpacked("small-clip/text")) == [f"tower.transformer.resblocks.{block}.attn" for block in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["small-clip/image", "small-clip/text"])
+def test_attention_quantizes_the_operands_of_its_products_too(name):
+    encoder = unpacked(name)
+    linears, attentions = block_linears(encoder), block_attentions(encoder)
+    amax = quantize(encoder, Recipe.ATTENTION, rows(name))
+    beside = {f"{path}.{kind}" for path in attentions for kind in ("q_bmm_quantizer", "k_bmm_quantizer", "v_bmm_quantizer")}
+    softmaxes = {f"{path}.softmax_quantizer" for path in attentions}
+    assert set(amax) == {f"{path}.{kind}" for path in linears for kind in ("weight_quantizer", "input_quantizer")} | beside | softmaxes
+    assert {amax[path] for path in softmaxes} == {1.0}
+    assert not {amax[path] for path in beside} & {1.0}
+
+
+def test_the_scale_of_q_is_seen_after_its_scaling():
+    encoder, inputs = unpacked("small-clip/text"), rows("small-clip/text")
+    seen = []
+    layer = encoder.get_submodule("tower.transformer.resblocks.0.attn.q")
+    hook = layer.register_forward_hook(lambda *args: seen.append(args[-1].abs().max().item()))
+    with torch.inference_mode():
+        encoder(torch.from_numpy(inputs.rows))
+    hook.remove()
+    amax = quantize(encoder, Recipe.ATTENTION, inputs)
+    assert amax["tower.transformer.resblocks.0.attn.q_bmm_quantizer"] == pytest.approx(max(seen) * 32**-0.5, rel=1e-5)
+
+
+def test_attention_leaves_model_optimizers_registry_as_it_was():
+    name = "small-clip/text"
+    quantize(unpacked(name), Recipe.ATTENTION, rows(name))
+    amax = quantize(unpacked(name), Recipe.LINEAR, rows(name))
+    assert not [path for path in amax if "bmm" in path or "softmax" in path]
+    quantize(unpacked(name), Recipe.ATTENTION, rows(name))  # nor is it registered already
+
+
+def test_attention_without_unpacked_attention_is_refused_with_what_to_choose():
+    with pytest.raises(BuildFailed, match="choose recipe linear"):
+        quantize(unpacked("small-timm/image"), Recipe.ATTENTION, rows("small-timm/image"))
+
+
 def test_the_preset_also_takes_the_patch_convolution():
     amax = quantize(unpacked("small-clip/image"), Recipe.MODELOPT, rows("small-clip/image"))
     assert "tower.conv1.input_quantizer" in amax
@@ -76,7 +117,7 @@ def test_an_input_quantizer_holds_the_largest_magnitude_over_all_batches():
     assert amax["tower.transformer.resblocks.0.attn.q.input_quantizer"] == pytest.approx(max(seen), rel=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [Recipe.LINEAR, Recipe.MODELOPT])
+@pytest.mark.parametrize("recipe", [Recipe.LINEAR, Recipe.ATTENTION, Recipe.MODELOPT])
 def test_quantized_embeddings_stay_near_and_are_not_the_same(recipe):
     encoder, inputs = unpacked("small-clip/image"), rows("small-clip/image")
     batch = torch.from_numpy(inputs.rows).float()
@@ -86,7 +127,14 @@ def test_quantized_embeddings_stay_near_and_are_not_the_same(recipe):
     assert 0.98 < cosine.min() < 0.99999
 
 
-@pytest.mark.parametrize(("recipe", "found"), [(Recipe.LINEAR, "no repeated blocks"), (Recipe.MODELOPT, "quantized none of the encoder's")])
+@pytest.mark.parametrize(
+    ("recipe", "found"),
+    [
+        (Recipe.LINEAR, "no repeated blocks"),
+        (Recipe.ATTENTION, "no repeated blocks"),
+        (Recipe.MODELOPT, "quantized none of the encoder's"),
+    ],
+)
 def test_a_tower_without_linear_layers_in_blocks_is_refused(recipe, found):
     with pytest.raises(BuildFailed, match=found):
         quantize(unpacked("small-resnet/image"), recipe, rows("small-resnet/image"))

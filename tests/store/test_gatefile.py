@@ -62,6 +62,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "gate.toml"
 
 
+@pytest.mark.parametrize(("line", "promised"), [("", False), ("attention_fp8 = true\n", True), ("attention_fp8 = false\n", False)])
+def test_a_file_from_before_fp8_attention_promises_none(path: Path, line: str, promised: bool):
+    path.write_text(WHOLE.replace("fused_attention = false\n", f"fused_attention = false\n{line}"))
+
+    assert read_gate_file(path).policies["linear"].attention_fp8 is promised
+
+
 def test_a_whole_file_is_read(path: Path):
     path.write_text(WHOLE)
 
