@@ -31,13 +31,11 @@ def inferred_tensors(model: Any) -> Mapping[str, OnnxPort]:
 
 
 def _static(model: Any) -> Any:
-    """A copy with one row, in standard operators, and without what the file claims about shapes."""
+    """A copy with one row, in standard operators, and without what the file claims about tensors inside."""
     copy = type(model)()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for value in copy.graph.input:
+    for value in (*copy.graph.input, *copy.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value"):
                 dim.dim_value = 1
