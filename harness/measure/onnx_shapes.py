@@ -11,6 +11,8 @@ from harness.records.graph import OnnxPort
 # Operators of Model Optimizer and TensorRT that mean what ONNX's of these names mean.
 _MEANT = {"TRT_FP8QuantizeLinear": "QuantizeLinear", "TRT_FP8DequantizeLinear": "DequantizeLinear"}
 _VENDOR_DOMAIN = "trt"
+# Files that claim an older opset than their operators need are read as what they mean; before 13 operators meant other things.
+_READ_AS_OPSET, _OLDEST_ALIKE = 20, 13
 
 
 def inferred_tensors(model: Any) -> Mapping[str, OnnxPort]:
@@ -39,6 +41,9 @@ def _static(model: Any) -> Any:
         for dim in value.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value"):
                 dim.dim_value = 1
+    for opset in copy.opset_import:
+        if not opset.domain and opset.version >= _OLDEST_ALIKE:
+            opset.version = max(opset.version, _READ_AS_OPSET)
     for node in copy.graph.node:
         node.op_type = _MEANT.get(node.op_type, node.op_type)
         node.domain = "" if node.domain == _VENDOR_DOMAIN else node.domain
