@@ -21,6 +21,12 @@ SMALL_ELEMENTS = 64  # constants up to this size keep their values: scales, zero
 # Bits an element of the packed types takes in a file; the others are as wide as numpy's.
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _WHOLE = (2, 7)  # AttributeProto.INT and INTS
+# Inputs that the operators which checks read must have.
+_LEAST_INPUTS = {
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "TRT_FP8QuantizeLinear", "TRT_FP8DequantizeLinear"), 2),
+    **dict.fromkeys(("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"), 2),
+    **dict.fromkeys(("Cast", "Flatten", "Identity", "Reshape", "Softmax", "Squeeze", "Transpose", "Unsqueeze"), 1),
+}
 _DEFAULT_DOMAIN = "ai.onnx"  # also written as the empty string, which is what records hold
 
 
@@ -36,6 +42,7 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
     opened = open_onnx(path)
     model, graph = opened.model, opened.model.graph
     _require_plain(model, path)
+    _require_whole(model, path)
     constants = {constant.name: constant for constant in _constants(opened, path)}
     inputs = tuple(_port(value) for value in graph.input if value.name not in constants)
     outside = {constant.span.path: constant.span.path.stat().st_size for constant in constants.values() if constant.span}
@@ -69,6 +76,22 @@ def _require_plain(model: Any, path: Path) -> None:
         raise UnusableGraph(f"{path} gives the initializer {twice!r} twice; expected one of each name; export it again")
     if model.graph.sparse_initializer:
         raise UnusableGraph(f"{path} has sparse weights; expected dense ones; export it again")
+
+
+def _require_whole(model: Any, path: Path) -> None:
+    """Raise when a node lacks what its operator needs, or a name is no text."""
+    for node in model.graph.node:
+        if not all(isinstance(text, str) for text in (node.name, node.op_type, node.domain, *node.input, *node.output)):
+            raise UnusableGraph(f"{path} has a node whose name is no UTF-8; the file is damaged; export it again")
+        least = _LEAST_INPUTS.get(node.op_type, 0)
+        given = node.input[:least]
+        if len(given) < least or not all(given) or not node.output:
+            raise UnusableGraph(
+                f"{path}: node {node.name!r} ({node.op_type}) has {sum(map(bool, node.input))} inputs and {len(node.output)} outputs; "
+                f"expected at least {least} and 1; export it again"
+            )
+    if not all(isinstance(tensor.name, str) for tensor in model.graph.initializer):
+        raise UnusableGraph(f"{path} has an initializer whose name is no UTF-8; the file is damaged; export it again")
 
 
 def _has_subgraph(node: Any) -> bool:

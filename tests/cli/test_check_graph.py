@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -13,9 +14,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 from harness.cli import main
+from harness.errors import UnusableGraph
+from harness.judge.onnx_checks.blocks import counts_match
+from harness.judge.structure import GraphView
+from harness.measure.onnx_graph import read_onnx_graph
 from harness.pipeline.checking import check_graph
+from harness.store.gatefile import read_gate_file
 from tests.helpers.gates import REPOSITORY, Gate
-from tests.helpers.onnx_defects import DEFECTS, Defect
+from tests.helpers.onnx_defects import DEFECTS, Defect, quantized_context, quantized_scores
 
 GATE_FILE = REPOSITORY / "gate.toml"
 FIRST, MIDDLE, LAST = range(3)
@@ -185,6 +191,41 @@ def test_what_is_unusable_is_one_clear_error(exports, tmp_path, capfd, kind):
     assert code == 2
     assert json.loads(captured.out)["error"]["code"] == "unusable_graph"
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_a_node_without_what_its_operator_needs_is_unusable(exports, tmp_path, part):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "DequantizeLinear")
+    del getattr(node, part)[:]
+    onnx.save(model, tmp_path / "m.onnx")
+
+    with pytest.raises(UnusableGraph, match=rf"{node.name}.* expected at least 2 and 1"):
+        checked(tmp_path / "m.onnx")
+
+
+def test_a_tensor_that_nothing_makes_is_named(exports, tmp_path):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    lost = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    model.graph.node.remove(lost)
+    onnx.save(model, tmp_path / "m.onnx")
+
+    assert any(lost.output[0] in one.found for one in checked(tmp_path / "m.onnx").findings if one.check == "O1")
+
+
+@pytest.mark.parametrize("quantized", [3, 2])
+def test_attention_that_a_policy_promises_is_counted(exports, tmp_path, quantized):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    for block in range(quantized):
+        quantized_scores(model, block)
+        quantized_context(model, block)
+    onnx.save(model, tmp_path / "m.onnx")
+    promise = read_gate_file(GATE_FILE).policy("linear")
+    attention = replace(promise, attention_fp8=True, kept_fp16=())
+
+    found = counts_match(GraphView(read_onnx_graph(tmp_path / "m.onnx")), attention, None)
+
+    assert [(one.check, one.block) for one in found] == [("O12", LAST)] * 2 * (3 - quantized)
 
 
 @pytest.mark.parametrize("arguments", [["--policy", "linaer"], ["--gate-file", "absent.toml"], ["--reference", "absent.onnx"]])

@@ -248,6 +248,14 @@ def quantized_scores(model: Any, block: int) -> str:
     return scores.name
 
 
+def quantized_context(model: Any, block: int) -> None:
+    """Softmax at 1/448, and V: no defect where attention is promised."""
+    softmax = _softmax(model, block)
+    context = _reader(model, softmax.output[0])
+    _quantize(model, softmax.output[0], context, 0, 1 / 448)
+    _quantize(model, context.input[1], context, 1, 0.01)
+
+
 def no_activation(model: Any, block: int) -> str:
     """The GELU of one block is gone."""
     gemm = _gemm(model, block, PROJ)

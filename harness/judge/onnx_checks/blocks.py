@@ -69,7 +69,7 @@ def _before(view: GraphView, tensor: str) -> Iterator[str]:
 
 def counts_match(view: GraphView, policy: RecipePolicy, reference: GraphView | None) -> Findings:
     """O12: Q/DQ nodes in the numbers that the recipe makes, softmax scaled by 1/448, and blocks as in the reference."""
-    return (*_counts(view, policy), *_softmax_scales(view, policy), *_against(view, policy, reference))
+    return (*_counts(view, policy), *_attention(view, policy), *_softmax_scales(view, policy), *_against(view, policy, reference))
 
 
 def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
@@ -91,10 +91,10 @@ def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
     tensors = {_unquantized(view, gemm.activation) for gemm in gemms}
     more = 4 * len(view.blocks) if policy.attention_fp8 else 0
     fewest, most = len(tensors) + more, len(gemms) + more
-    if not (fewest <= quantize <= most and fewest + len(gemms) <= dequantize <= most + len(gemms)):
+    node = _odd_one(view, policy)
+    if node is not None or not (fewest <= quantize <= most and fewest + len(gemms) <= dequantize <= most + len(gemms)):
         shared = f" ({fewest} and {fewest + len(gemms)} where readers of one tensor share)" if fewest < most else ""
         expected = f"{most} QuantizeLinear and {most + len(gemms)} DequantizeLinear{shared}"
-        node = _odd_one(view, policy)
         found = f"{quantize} QuantizeLinear and {dequantize} DequantizeLinear in the graph"
         why = "something is quantized that should not be, or the other way round; this is the first such node"
         yield finding("O12", policy, view, node, found=found, expected=expected, why=why)
@@ -110,13 +110,12 @@ def _unquantized(view: GraphView, tensor: str) -> str:
 
 
 def _odd_one(view: GraphView, policy: RecipePolicy) -> OnnxNode | None:
-    """The first promised product without Q/DQ, else the first Q/DQ node that belongs to no promised product."""
+    """The first block GEMM without Q/DQ, else the first Q/DQ node that belongs to no promised product."""
     promised = [gemm.node for block in view.blocks for gemm in block.gemms]
-    if policy.attention_fp8:
-        promised += [node for block in view.blocks for node in (block.core.scores, block.core.context)]
     bare = next((node for node in promised if view.is_quantized(node) != (True, True)), None)
     if bare is not None:
         return bare
+    promised += _attention_products(view) if policy.attention_fp8 else []
     known: set[str] = set()
     for node in promised:
         for tensor in node.inputs[:2]:
@@ -124,6 +123,20 @@ def _odd_one(view: GraphView, policy: RecipePolicy) -> OnnxNode | None:
             before = view.source(dequantize.inputs[0], MOVES) if dequantize else None
             known |= {one.name for one in (dequantize, before) if one is not None}
     return next((node for node in view.graph.nodes if node.op_type in QDQ and node.name not in known), None)
+
+
+def _attention_products(view: GraphView) -> list[OnnxNode]:
+    return [node for block in view.blocks for node in (block.core.scores, block.core.context)]
+
+
+def _attention(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
+    """Attention MatMuls that the policy promises in FP8 and that are not quantized on both sides."""
+    if not policy.attention_fp8 or not view.of_types(QDQ):
+        return
+    for node in _attention_products(view):
+        if view.is_quantized(node) != (True, True):
+            why = "attention in FP8 is one kernel only with q, k, v and the softmax output quantized; quantize all four"
+            yield finding("O12", policy, view, node, found=_sides(view, node), expected="Q/DQ on both sides", why=why)
 
 
 def _softmax_scales(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:

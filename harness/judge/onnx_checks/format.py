@@ -15,10 +15,11 @@ MINIMUM_OPSET = 20  # what Model Optimizer exports; FP8 came with 19, scales of 
 
 
 def standard_format(view: GraphView, policy: RecipePolicy) -> Findings:
-    """O1: opset, operators of the standard domain, an FP8 zero point on every QuantizeLinear."""
+    """O1: a whole graph, opset, operators of the standard domain, an FP8 zero point on every QuantizeLinear."""
+    broken = _broken(view, policy)
     if not quantizes(view, policy):
-        return ()
-    return (*_opset(view, policy), *_domains(view, policy), *_zero_points(view, policy))
+        return broken
+    return (*broken, *_opset(view, policy), *_domains(view, policy), *_zero_points(view, policy))
 
 
 def node_names(graph: OnnxGraph, view: GraphView, policy: RecipePolicy) -> Findings:
@@ -48,6 +49,19 @@ def distinct(graph: OnnxGraph) -> OnnxGraph:
         for index, node in enumerate(graph.nodes)
     )
     return replace(graph, nodes=tuple(renamed))
+
+
+def _broken(view: GraphView, policy: RecipePolicy) -> Findings:
+    """The first node that reads what nothing before it makes."""
+    known = {port.name for port in view.graph.inputs} | set(view.graph.constants) | {""}
+    for node in view.graph.nodes:
+        missing = [name for name in node.inputs if name not in known]
+        if missing:
+            why = "the graph is torn or out of order, and no builder takes it; export it again"
+            expected = "inputs that an earlier node makes"
+            return (finding("O1", policy, view, node, found=f"it reads {missing[0]}, which nothing makes", expected=expected, why=why),)
+        known.update(node.outputs)
+    return ()
 
 
 def _opset(view: GraphView, policy: RecipePolicy) -> Findings:
