@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -518,8 +519,7 @@ class _Gpu:
     """The first GPU through the CUDA runtime: memory, one stream, graphs and events."""
 
     def __init__(self) -> None:
-        from cuda.bindings import runtime
-
+        runtime = importlib.import_module("cuda.bindings.runtime")
         self._cuda = runtime
         self._call(runtime.cudaSetDevice(0))
         self._call(runtime.cudaFree(0))  # makes the context

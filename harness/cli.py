@@ -169,6 +169,16 @@ def build(options: argparse.Namespace) -> int:
     return 0
 
 
+def check_graph(options: argparse.Namespace) -> int:
+    """Check one ONNX file against what a recipe promises."""
+    from harness.pipeline.checking import check_graph as check
+
+    with _only_json_on_stdout() if options.json else contextlib.nullcontext():
+        checked = check(options.model, reference=options.reference, policy=options.policy, gate_file=options.gate_file)
+    print(checked.document if options.json else checked.text)
+    return 1 if checked.record.summary.gate else 0
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Say what this machine can build, run and measure, and why not the rest."""
     from harness.doctor import examine
@@ -183,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("gate", help="run the suites; every argument is handed to pytest (see enginegate gate --help)", add_help=False)
     _add_build(commands)
+    _add_check_graph(commands)
     _add(commands, "doctor", doctor, "what this machine can build, run and measure, and why not the rest")
     return parser
 
@@ -197,6 +208,16 @@ def _add_build(commands: Any) -> None:
     command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
     command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
     command.add_argument("--out", type=Path, metavar="DIR", help="leave the engine file and its record here")
+
+
+def _add_check_graph(commands: Any) -> None:
+    command = _add(commands, "check-graph", check_graph, "check the Q/DQ nodes, scales and weights of an ONNX file")
+    command.add_argument("model", type=Path, metavar="FP8.onnx", help="an ONNX encoder, whoever made it")
+    command.add_argument("--reference", type=Path, metavar="FP16.onnx", help="the same encoder before quantization")
+    command.add_argument("--policy", default="linear", metavar="RECIPE", help="recipe whose promise it is held to (default %(default)s)")
+    command.add_argument(
+        "--gate-file", type=Path, metavar="FILE", help="where the promise is written (default ./gate.toml, else the packaged one)"
+    )
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:

@@ -63,7 +63,11 @@ def gemm_flops(view: GraphView, node: OnnxNode) -> int | None:
 
 def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
     constant = view.graph.constants.get(tensor)
-    return constant.shape if constant is not None else view.graph.shapes.get(tensor)
+    if constant is not None:
+        return constant.shape
+    port = view.graph.tensors.get(tensor)
+    sizes = tuple(size for size in port.shape if isinstance(size, int)) if port is not None else ()
+    return sizes if port is not None and len(sizes) == len(port.shape) else None
 
 
 def _judged(

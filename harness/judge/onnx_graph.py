@@ -22,7 +22,7 @@ def block_gemms_quantized(view: GraphView, policy: RecipePolicy) -> Judgement:
 
 def block_weights_folded(view: GraphView, policy: RecipePolicy) -> Judgement:
     """Whether every block GEMM's weight is an FP8 initializer of one byte an element behind one DequantizeLinear."""
-    return _count(view, policy, metric="block_weights_folded", check="O4", defect=_why_not_folded)
+    return _count(view, policy, metric="block_weights_folded", check="O4", defect=why_not_folded)
 
 
 Defect = Callable[[GraphView, WeightGemm], str | None]
@@ -103,7 +103,8 @@ def _quantized_by(view: GraphView, tensor: str) -> OnnxNode | None:
     return quantize if quantize is not None and quantize.op_type in QUANTIZE else None
 
 
-def _why_not_folded(view: GraphView, gemm: WeightGemm) -> str | None:
+def why_not_folded(view: GraphView, gemm: WeightGemm) -> str | None:
+    """Why the weight is not stored in FP8; None when it is."""
     constant = gemm.constant
     dequantize = view.source(gemm.weight, MOVES)
     if dequantize is None or dequantize.op_type not in DEQUANTIZE:

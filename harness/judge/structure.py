@@ -16,6 +16,7 @@ QUANTIZE = frozenset({"QuantizeLinear", "TRT_FP8QuantizeLinear"})
 DEQUANTIZE = frozenset({"DequantizeLinear", "TRT_FP8DequantizeLinear"})
 QDQ = QUANTIZE | DEQUANTIZE
 
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # what TensorRT can compute in FP8
 _GEMMS = frozenset({"MatMul", "Gemm"})
 # Nodes that move or retype numbers without computing new ones; a walk may pass them.
 MOVES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -84,6 +85,60 @@ class GraphView:
                 found.setdefault(name, []).append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    def readers(self, tensor: str) -> tuple[OnnxNode, ...]:
+        """The nodes that compute with `tensor`, past those that only move or retype it."""
+        found: dict[str, OnnxNode] = {}
+        pending = [tensor]
+        while pending:
+            for node in self.consumers.get(pending.pop(), ()):
+                if node.op_type in MOVES:
+                    pending.extend(node.outputs)
+                else:
+                    found[node.name] = node
+        return tuple(found.values())
+
+    def dequantized(self, tensor: str) -> OnnxNode | None:
+        """The DequantizeLinear that `tensor` is a moved or retyped output of."""
+        node = self.source(tensor, MOVES)
+        return node if node is not None and node.op_type in DEQUANTIZE else None
+
+    def is_quantized(self, node: OnnxNode) -> tuple[bool, bool]:
+        """For each operand of a product, whether it ends at a DequantizeLinear."""
+        first, second = (self.dequantized(tensor) is not None for tensor in node.inputs[:2])
+        return first, second
+
+    @cached_property
+    def of_type(self) -> Mapping[str, tuple[OnnxNode, ...]]:
+        """Operator to the nodes of that operator, in graph order."""
+        found: dict[str, list[OnnxNode]] = {}
+        for node in self.graph.nodes:
+            found.setdefault(node.op_type, []).append(node)
+        return {op_type: tuple(nodes) for op_type, nodes in found.items()}
+
+    def of_types(self, op_types: frozenset[str]) -> tuple[OnnxNode, ...]:
+        """The nodes of these operators, in the order of the operators' names."""
+        return tuple(node for op_type in sorted(op_types) for node in self.of_type.get(op_type, ()))
+
+    @cached_property
+    def _block_of_product(self) -> Mapping[str, int]:
+        products = (
+            (block.index, name) for block in self.blocks for name in (*(gemm.node.name for gemm in block.gemms), *block.core.node_names)
+        )
+        return {name: index for index, name in products}
+
+    def block_of(self, node: OnnxNode) -> int | None:
+        """Index of the block that a product, or a Q/DQ or moving node before one, belongs to; None when it belongs to none."""
+        pending, seen = [node], {node.name}
+        while pending:
+            node = pending.pop()
+            if node.name in self._block_of_product:
+                return self._block_of_product[node.name]
+            if node.op_type in MOVES | QDQ:
+                after = [reader for output in node.outputs for reader in self.consumers.get(output, ()) if reader.name not in seen]
+                seen.update(reader.name for reader in after)
+                pending.extend(after)
+        return None
+
     @cached_property
     def op_types(self) -> Mapping[str, str]:
         """Node name to operator."""
@@ -92,17 +147,17 @@ class GraphView:
     def source(self, tensor: str, passing: frozenset[str]) -> OnnxNode | None:
         """The first node upstream of `tensor` that is not one of `passing`, following first inputs."""
         node = self.producers.get(tensor)
-        while node is not None and node.op_type in passing:
+        while node is not None and node.op_type in passing and node.inputs:
             node = self.producers.get(node.inputs[0])
         return node
 
     def constant_behind(self, tensor: str) -> OnnxConstant | None:
         """The initializer that `tensor` is a moved or de-quantized form of; None when it is computed."""
         node = self.producers.get(tensor)
-        while node is not None and node.op_type in MOVES | QDQ:
+        while node is not None and node.op_type in MOVES | QDQ and node.inputs:
             tensor = node.inputs[0]
             node = self.producers.get(tensor)
-        return self.graph.constants.get(tensor) if node is None else None
+        return self.graph.constants.get(tensor) if node is None or node.op_type == "Constant" else None
 
     @cached_property
     def weight_gemms(self) -> Mapping[str, WeightGemm]:
@@ -110,7 +165,7 @@ class GraphView:
         return {node.name: gemm for node in self.graph.nodes if (gemm := self._weight_gemm(node)) is not None}
 
     def _weight_gemm(self, node: OnnxNode) -> WeightGemm | None:
-        if node.op_type not in _GEMMS:
+        if node.op_type not in _GEMMS or len(node.inputs) < 2:
             return None
         constants = [self.constant_behind(name) for name in node.inputs[:2]]
         if (constants[0] is None) == (constants[1] is None):
@@ -154,7 +209,22 @@ class GraphView:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """Transformer blocks, in graph order; what lies before the first and after the last belongs to none."""
+        """Transformer blocks, in graph order; what lies before the first and after the last belongs to none.
+
+        An attention after at least two blocks alike whose own weights have other shapes is the pooling of the tower, no block.
+        """
+        found = self._blocks_and_pooling
+        shapes = [_shapes_of(block) for block in found]
+        is_pooled = len(found) > 2 and shapes[-1] != shapes[0] and all(one == shapes[0] for one in shapes[:-1])
+        return found[:-1] if is_pooled else found
+
+    @property
+    def pooling(self) -> AttentionCore | None:
+        """The attention that pools the last block's tokens, where the tower has one."""
+        return self.cores[-1] if len(self.cores) > len(self.blocks) else None
+
+    @cached_property
+    def _blocks_and_pooling(self) -> tuple[Block, ...]:
         before = [self._gemms_feeding(core) for core in self.cores]
         feeding = {gemm.node.name for gemms in before for gemm in gemms}
         after = self._gemms_after_cores(feeding)
@@ -168,11 +238,11 @@ class GraphView:
 
         A block whose attention is not recognised would otherwise vanish from every count that the graph itself sets.
         """
-        shapes = [sorted(tuple(sorted(gemm.constant.shape)) for gemm in block.gemms) for block in self.blocks]
+        shapes = [_shapes_of(block) for block in self.blocks]
         odd = next((index for index, found in enumerate(shapes) if found != shapes[0]), None)
         if odd is not None:
             return f"block {odd} has {len(shapes[odd])} weight GEMMs of other shapes than block 0's {len(shapes[0])}"
-        placed = {gemm.node.name for block in self.blocks for gemm in block.gemms}
+        placed = {gemm.node.name for block in self._blocks_and_pooling for gemm in block.gemms}
         left = [name for name in self.weight_gemms if name not in placed]
         if shapes and len(left) >= len(shapes[0]):
             return f"{len(left)} weight GEMMs belong to no block, first {left[0]}: as many as a block has"
@@ -206,3 +276,8 @@ class GraphView:
             if cores_upstream and node.name in self.weight_gemms and node.name not in feeding:
                 after[cores_upstream - 1].append(self.weight_gemms[node.name])
         return after
+
+
+def _shapes_of(block: Block) -> list[tuple[int, ...]]:
+    """Shapes of a block's weights, whichever way round and in whichever order an exporter stores them."""
+    return sorted(tuple(sorted(gemm.constant.shape)) for gemm in block.gemms)

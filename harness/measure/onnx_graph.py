@@ -1,7 +1,8 @@
-"""Reads an ONNX file into the record that judges see. Large weights are counted, never converted."""
+"""Reads an ONNX file into the record that judges see. Large weights are counted, never loaded."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,56 +11,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UnusableGraph
+from harness.measure.onnx_file import OpenedOnnx, open_onnx
+from harness.measure.onnx_shapes import inferred_tensors
 from harness.need import need
-from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
+from harness.records.graph import ByteSpan, OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
 
 SMALL_ELEMENTS = 64  # constants up to this size keep their values: scales, zero points, shapes and axes
 
 # Bits an element of the packed types takes in a file; the others are as wide as numpy's.
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+_WHOLE = (2, 7)  # AttributeProto.INT and INTS
+# Inputs that the operators which checks read must have.
+_LEAST_INPUTS = {
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "TRT_FP8QuantizeLinear", "TRT_FP8DequantizeLinear"), 2),
+    **dict.fromkeys(("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"), 2),
+    **dict.fromkeys(("Cast", "Flatten", "Identity", "Reshape", "Softmax", "Squeeze", "Transpose", "Unsqueeze"), 1),
+}
 _DEFAULT_DOMAIN = "ai.onnx"  # also written as the empty string, which is what records hold
 
 
 def read_onnx_graph(path: Path) -> OnnxGraph:
-    """The graph of an ONNX file.
+    """The graph of an ONNX file. Weights are neither loaded nor copied.
 
     Constants are its initializers and the values of its Constant nodes; the latter are listed among the nodes as well.
 
     Raises:
-        UnusableGraph: the file is missing, cut or no ONNX; it has control flow, local functions or sparse weights; or its
-            external data is missing, too short, or outside its folder.
+        UnusableGraph: the file is missing, cut or no ONNX; it has control flow, local functions or sparse weights; two
+            initializers share a name; or its external data is missing, too short, or outside its folder.
     """
-    model = _parsed(path)
-    graph = model.graph
+    opened = open_onnx(path)
+    model, graph = opened.model, opened.model.graph
     _require_plain(model, path)
-    constants = {constant.name: constant for constant in _constants(graph, path)}
+    _require_whole(model, path)
+    constants = {constant.name: constant for constant in _constants(opened, path)}
+    inputs = tuple(_port(value) for value in graph.input if value.name not in constants)
+    outside = {constant.span.path: constant.span.path.stat().st_size for constant in constants.values() if constant.span}
     return OnnxGraph(
         nodes=tuple(_node(node) for node in graph.node),
         constants=constants,
-        inputs=tuple(_port(value) for value in graph.input if value.name not in constants),
+        inputs=inputs,
         outputs=tuple(_port(value) for value in graph.output),
         opsets={_domain(opset.domain): opset.version for opset in model.opset_import},
-        shapes=_shapes(model),
+        tensors=inferred_tensors(model),
+        file_bytes=sum({**outside, path: opened.nbytes}.values()),
     )
-
-
-def _parsed(path: Path) -> Any:
-    onnx = need("onnx", extra=None, to="read ONNX files")
-    protobuf = need("google.protobuf.message", extra=None, to="read ONNX files")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise UnusableGraph(f"{path} cannot be read ({error.strerror}); expected an ONNX file") from error
-    except protobuf.DecodeError as error:
-        raise UnusableGraph(f"{path} is cut or is no ONNX file ({error}); export it again") from error
-    if not model.graph.node:
-        raise UnusableGraph(f"{path} holds no nodes; expected an ONNX encoder; export it again")
-    return model
 
 
 def _require_plain(model: Any, path: Path) -> None:
     """What the graph checks cannot see through is refused rather than half read."""
+    if not model.graph.node:
+        raise UnusableGraph(f"{path} holds no nodes; expected an ONNX encoder; export it again")
     nested = next((node for node in model.graph.node if _has_subgraph(node)), None)
     if nested is not None:
         raise UnusableGraph(
@@ -69,8 +70,28 @@ def _require_plain(model: Any, path: Path) -> None:
     if model.functions:
         names = ", ".join(function.name for function in model.functions[:3])
         raise UnusableGraph(f"{path} defines functions of its own ({names}); expected plain nodes; inline them with onnx.inliner")
+    names = Counter(tensor.name for tensor in model.graph.initializer)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise UnusableGraph(f"{path} gives the initializer {twice!r} twice; expected one of each name; export it again")
     if model.graph.sparse_initializer:
         raise UnusableGraph(f"{path} has sparse weights; expected dense ones; export it again")
+
+
+def _require_whole(model: Any, path: Path) -> None:
+    """Raise when a node lacks what its operator needs, or a name is no text."""
+    for node in model.graph.node:
+        if not all(isinstance(text, str) for text in (node.name, node.op_type, node.domain, *node.input, *node.output)):
+            raise UnusableGraph(f"{path} has a node whose name is no UTF-8; the file is damaged; export it again")
+        least = _LEAST_INPUTS.get(node.op_type, 0)
+        given = node.input[:least]
+        if len(given) < least or not all(given) or not node.output:
+            raise UnusableGraph(
+                f"{path}: node {node.name!r} ({node.op_type}) has {sum(map(bool, node.input))} inputs and {len(node.output)} outputs; "
+                f"expected at least {least} and 1; export it again"
+            )
+    if not all(isinstance(tensor.name, str) for tensor in model.graph.initializer):
+        raise UnusableGraph(f"{path} has an initializer whose name is no UTF-8; the file is damaged; export it again")
 
 
 def _has_subgraph(node: Any) -> bool:
@@ -84,7 +105,12 @@ def _node(node: Any) -> OnnxNode:
         domain=_domain(node.domain),
         inputs=tuple(node.input),
         outputs=tuple(node.output),
+        attributes={attribute.name: _whole(attribute) for attribute in node.attribute if attribute.type in _WHOLE},
     )
+
+
+def _whole(attribute: Any) -> int | tuple[int, ...]:
+    return attribute.i if attribute.type == _WHOLE[0] else tuple(attribute.ints)
 
 
 def _domain(domain: str) -> str:
@@ -98,65 +124,19 @@ def _port(value: Any) -> OnnxPort:
     return OnnxPort(name=value.name, dtype=onnx.TensorProto.DataType.Name(tensor.elem_type), shape=shape)
 
 
-def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Tensor name to shape with the first axis of every input set to one; what ONNX cannot infer is left out.
-
-    Weights count as inputs, so that inference copies no bytes, and Q/DQ nodes of vendors' domains as ONNX's own.
-    """
-    onnx = need("onnx", extra=None, to="read ONNX files")
-    graph = onnx.GraphProto(name="shapes", node=model.graph.node, output=model.graph.output)
-    for node in graph.node:
-        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
-            node.domain = ""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
-        if value.name not in weights:
-            graph.input.append(_one_row(value))
-    for tensor in model.graph.initializer:
-        if _elements(tensor.dims) <= SMALL_ELEMENTS and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            graph.initializer.append(tensor)  # shapes are computed from it
-        else:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError):  # an opset too new or too old: then no shape is known
-        return {}
-    values = (*inferred.input, *inferred.value_info, *inferred.output)
-    return {value.name: shape for value in values if (shape := _known_shape(value)) is not None}
-
-
-def _one_row(value: Any) -> Any:
-    onnx = need("onnx", extra=None, to="read ONNX files")
-    row = onnx.ValueInfoProto()
-    row.CopyFrom(value)
-    if row.type.tensor_type.shape.dim and not row.type.tensor_type.shape.dim[0].dim_value:
-        row.type.tensor_type.shape.dim[0].dim_value = 1
-    return row
-
-
-def _known_shape(value: Any) -> tuple[int, ...] | None:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    if sizes and sizes[0] is None:
-        sizes[0] = 1  # rows picked by computed indices, such as each text's last token: inference does not see that they are the batch
-    return tuple(size for size in sizes if size is not None) if None not in sizes else None
-
-
 def _elements(dims: Iterable[int]) -> int:
     return int(np.prod(tuple(dims), dtype=np.int64))
 
 
-def _constants(graph: Any, path: Path) -> Iterator[OnnxConstant]:
+def _constants(opened: OpenedOnnx, path: Path) -> Iterator[OnnxConstant]:
+    graph = opened.model.graph
     for tensor in graph.initializer:
-        yield _constant(tensor, tensor.name, path)
+        yield _constant(tensor, tensor.name, path, opened.spans.get(tensor.name))
     for node in graph.node:
         if node.op_type == "Constant" and not _domain(node.domain):
             tensor = _constant_tensor(node)
             if tensor is not None:
-                yield _constant(tensor, node.output[0], path)
+                yield _constant(tensor, node.output[0], path, None)
 
 
 def _constant_tensor(node: Any) -> Any:
@@ -172,19 +152,20 @@ def _constant_tensor(node: Any) -> Any:
     return None
 
 
-def _constant(tensor: Any, name: str, path: Path) -> OnnxConstant:
+def _constant(tensor: Any, name: str, path: Path, span: ByteSpan | None) -> OnnxConstant:
     onnx = need("onnx", extra=None, to="read ONNX files")
     dtype = onnx.TensorProto.DataType.Name(tensor.data_type)
     shape = tuple(tensor.dims)
     elements = _elements(shape)
     expected = _stored_bytes(dtype, tensor.data_type, elements)
-    _require_bytes(tensor, name, expected, path)
+    span = _required_span(tensor, name, expected, path, span)
     return OnnxConstant(
         name=name,
         dtype=dtype,
         shape=shape,
         nbytes=expected or 0,
         value=_value(tensor, name, path) if elements <= SMALL_ELEMENTS and expected is not None else None,
+        span=span,
     )
 
 
@@ -197,18 +178,20 @@ def _stored_bytes(dtype: str, data_type: int, elements: int) -> int | None:
     return -(-elements * bits // 8)
 
 
-def _require_bytes(tensor: Any, name: str, expected: int | None, path: Path) -> None:
-    """Raise when a tensor's bytes, in the file or beside it, are not as many as its shape says."""
+def _required_span(tensor: Any, name: str, expected: int | None, path: Path, span: ByteSpan | None) -> ByteSpan | None:
+    """Where a tensor's bytes lie, in the file or beside it; raise when they are not as many as its shape says."""
     onnx = need("onnx", extra=None, to="read ONNX files")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        _require_external(tensor, name, expected or 0, path)
-    elif tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
+        return _required_external(tensor, name, expected or 0, path)
+    found = span.nbytes if span else len(tensor.raw_data) if tensor.HasField("raw_data") else None
+    if found not in (None, expected):
         raise UnusableGraph(
-            f"{path}: constant {name!r} holds {len(tensor.raw_data)} bytes; its shape {list(tensor.dims)} needs {expected}; export it again"
+            f"{path}: constant {name!r} holds {found} bytes; its shape {list(tensor.dims)} needs {expected}; export it again"
         )
+    return span
 
 
-def _require_external(tensor: Any, name: str, expected: int, path: Path) -> None:
+def _required_external(tensor: Any, name: str, expected: int, path: Path) -> ByteSpan:
     facts = {entry.key: entry.value for entry in tensor.external_data}
     location = facts.get("location", "")
     folder = path.parent.resolve()
@@ -217,9 +200,11 @@ def _require_external(tensor: Any, name: str, expected: int, path: Path) -> None
         raise UnusableGraph(f"{path}: constant {name!r} keeps its bytes in {location!r}, outside the file's folder; save them beside it")
     if not data.is_file():
         raise UnusableGraph(f"{path}: constant {name!r} keeps its bytes in {location!r}, which is not there; copy it beside the ONNX file")
-    end = int(facts.get("offset", 0)) + expected
+    offset = int(facts.get("offset", 0))
+    end = offset + expected
     if data.stat().st_size < end:
         raise UnusableGraph(f"{path}: {location} holds {data.stat().st_size} bytes; constant {name!r} ends at {end}; copy the whole file")
+    return ByteSpan(path=data, offset=offset, nbytes=expected)
 
 
 def _value(tensor: Any, name: str, path: Path) -> NDArray[np.generic]:

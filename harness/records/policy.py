@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -117,6 +118,23 @@ def _require_reason(what: str, reason: str) -> None:
         raise BadGateFile(f"{what} has no reason; say in one sentence where the number comes from")
 
 
+class NodeKind(StrEnum):
+    """What can stay in FP16 on purpose while the blocks' Linear layers are quantized."""
+
+    CONVOLUTION = "convolution"  # the patch embedding, or a ResNet's layers
+    EMBEDDING = "embedding"  # tables that rows are gathered from
+    ATTENTION = "attention"  # the two MatMuls of activations
+    PROJECTION = "projection"  # weight GEMMs outside the blocks: final projection, attention pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One kind of node that a recipe leaves in FP16, with the reason."""
+
+    kind: NodeKind
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipePolicy:
     """What a recipe promises of every graph and engine made with it.
@@ -125,8 +143,9 @@ class RecipePolicy:
         severity: `report` shows what a recipe loses without turning the run red.
         block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
         fused_attention: every block has one fused attention layer.
-        attention_fp8: that layer reads q, k and v in FP8.
+        attention_fp8: q, k, v and the softmax output are quantized as well, and that layer reads q, k and v in FP8.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
+        kept_fp16: what stays in FP16 by intent.
     """
 
     severity: Severity
@@ -135,6 +154,11 @@ class RecipePolicy:
     unfused_qdq: int
     reason: str
     attention_fp8: bool = False
+    kept_fp16: tuple[Kept, ...] = ()
+
+    def why_kept(self, kind: NodeKind) -> str | None:
+        """Why nodes of this kind stay in FP16; None when the recipe does not say that they do."""
+        return next((kept.reason for kept in self.kept_fp16 if kept.kind is kind), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
 [policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8 (default false)
+[policy.linear.kept_fp16]    # convolution, embedding, attention, projection: why each stays in FP16
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from harness.errors import BadGateFile, UsageError
-from harness.records.policy import BOUNDED, MARGINS, Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import BOUNDED, MARGINS, Bound, Defaults, GatePolicy, Kept, Margin, NodeKind, RecipePolicy
 from harness.records.spec import EncoderSpec, Recipe, normalized_target
 from harness.records.verdict import Direction, Severity
 from harness.store.packaged import packaged
@@ -112,7 +113,7 @@ class _Table:
             self.refuse(f"{key} is {number}; expected a finite number, since every comparison with NaN passes")
         return number
 
-    def flag(self, key: str, default: bool | None = None) -> bool:
+    def flag(self, key: str, *, default: bool | None = None) -> bool:
         return self._typed(key, bool, "true or false", default)
 
     def choice(self, key: str, kind: type[Choice]) -> Choice:
@@ -196,10 +197,16 @@ def _policy(table: _Table) -> RecipePolicy:
         severity=table.choice("severity", Severity),
         block_gemms_fp8=table.flag("block_gemms_fp8"),
         fused_attention=table.flag("fused_attention"),
-        attention_fp8=table.flag("attention_fp8", False),  # files older than the key promised none
         unfused_qdq=table.whole("unfused_qdq", minimum=0),
         reason=table.text("reason"),
+        attention_fp8=table.flag("attention_fp8", default=False),  # files older than the key promised none
+        kept_fp16=_kept(_Table(f"{table.place[:-1]}.kept_fp16]", table.table("kept_fp16").values)),
     )
+
+
+def _kept(table: _Table) -> tuple[Kept, ...]:
+    table.allow(list(NodeKind))
+    return tuple(Kept(kind=kind, reason=table.text(kind)) for kind in NodeKind if kind in table.values)
 
 
 def _lines_of(kind: str, file: _Table, path: Path, text: str) -> Iterable[_Table]:

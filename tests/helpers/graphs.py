@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,11 @@ from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 WIDTH = 8
 TOKENS = 5
+
+
+def ports(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, OnnxPort]:
+    """Half-precision tensors of these shapes, as inference would list them."""
+    return {name: OnnxPort(name=name, dtype="FLOAT16", shape=shape) for name, shape in shapes.items()}
 
 
 @dataclass
@@ -38,7 +44,7 @@ class GraphMaker:
             inputs=(OnnxPort(name="image", dtype="FLOAT16", shape=("batch", 5, 3)),),
             outputs=(OnnxPort(name=tensor, dtype="FLOAT16", shape=("batch", 5, 4)),),
             opsets={"": 20},
-            shapes=self._shapes(),
+            tensors=ports(self._shapes()),
         )
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode
 from harness.records.observations import LayerTable
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Severity, Status
-from tests.helpers.graphs import GraphMaker, layer_table
+from tests.helpers.graphs import GraphMaker, layer_table, ports
 
 LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="for tests")
 FP8 = ("FP8", "FP8", "FP8")
@@ -76,7 +76,7 @@ def test_a_product_that_no_layer_names_cannot_be_judged():
 
 
 def test_a_graph_whose_shapes_do_not_follow_cannot_be_judged():
-    view = GraphView(replace(GRAPH, shapes={name: shape for name, shape in GRAPH.shapes.items() if not name.startswith("b1/scores")}))
+    view = GraphView(replace(GRAPH, tensors={name: port for name, port in GRAPH.tensors.items() if not name.startswith("b1/scores")}))
 
     judgement = share(layer_table(GRAPH, attention=FP8), view)
 
@@ -94,6 +94,6 @@ def test_a_convolution_counts_its_kernel_and_a_gemm_its_inner_size():
         for name, shape in (("kernel", (8, 3, 2, 2)), ("weight", (4, 6)))
     }
     shapes = {"image": (1, 3, 4, 4), "patches": (1, 8, 2, 2), "rows": (5, 6), "result": (5, 4)}
-    view = GraphView(OnnxGraph(nodes=nodes, constants=constants, inputs=(), outputs=(), opsets={}, shapes=shapes))
+    view = GraphView(OnnxGraph(nodes=nodes, constants=constants, inputs=(), outputs=(), opsets={}, tensors=ports(shapes)))
 
     assert [gemm_flops(view, node) for node in nodes] == [2 * 8 * 4 * 12, 2 * 5 * 4 * 6]

@@ -77,3 +77,30 @@ def test_whole_graphs_are_regular():
     assert GraphView(GraphMaker().graph()).irregularity is None
     assert GraphView(GraphMaker(blocks=1).graph()).irregularity is None
     assert GraphView(GraphMaker(quantized=False).graph()).irregularity is None
+
+
+def test_an_attention_of_other_shapes_after_the_last_block_pools_and_is_no_block():
+    maker = GraphMaker(blocks=3, quantized=False)
+    graph = maker.graph()
+    wider = {name: replace(constant, shape=(8, 24)) if name == "b2/q/weight" else constant for name, constant in graph.constants.items()}
+
+    view = GraphView(replace(graph, constants=wider))
+
+    assert len(view.blocks) == 2
+    assert view.pooling is not None
+    assert view.pooling.softmax.name == "b2/softmax"
+    assert GraphView(graph).pooling is None
+
+
+def test_a_block_of_other_shapes_in_the_middle_stays_a_block():
+    graph = GraphMaker(blocks=3, quantized=False).graph()
+    wider = {name: replace(constant, shape=(8, 24)) if name == "b1/q/weight" else constant for name, constant in graph.constants.items()}
+
+    assert len(GraphView(replace(graph, constants=wider)).blocks) == 3
+
+
+def test_nodes_before_a_product_belong_to_its_block():
+    view = GraphView(GraphMaker(blocks=2).graph())
+    nodes = {node.name: node for node in view.graph.nodes}
+
+    assert [view.block_of(nodes[name]) for name in ("b1/fc/input_q", "b0/scores", "head")] == [1, 0, None]

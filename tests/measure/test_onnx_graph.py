@@ -101,7 +101,7 @@ def test_shapes_are_those_of_one_row_through_every_node(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("tokens", TensorProto.FLOAT16, ["batch", 5, 12]))
     onnx.save(model, path)
-    shapes = read_onnx_graph(path).shapes
+    shapes = {name: port.shape for name, port in read_onnx_graph(path).tensors.items()}
     assert (shapes["tokens"], shapes["wide"], shapes["dq"], shapes["split"]) == ((1, 5, 12), (1, 5, 70), (12,), (1, 3, 2, 2))
     assert "foreign" not in shapes
 
@@ -111,7 +111,8 @@ def test_rows_picked_by_computed_indices_count_as_the_batch(tmp_path: Path) -> N
         helper.make_node("NonZero", ["x"], ["places"], name="/places"),
         helper.make_node("Transpose", ["places"], ["rows"], name="/rows"),
     ]
-    shapes = read_onnx_graph(_save(tmp_path / "m.onnx", nodes=nodes)).shapes
+    graph = read_onnx_graph(_save(tmp_path / "m.onnx", nodes=nodes))
+    shapes = {name: port.shape for name, port in graph.tensors.items()}
     assert shapes["rows"] == (1, 3)
     assert "places" not in shapes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import Bound, Defaults, GatePolicy, Margin, NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Severity
 from harness.store.gatefile import default_gate_file, read_gate_file
 
@@ -232,3 +232,26 @@ def test_the_file_of_the_folder_comes_before_the_packaged_one(path: Path, tmp_pa
 
 def test_the_gate_file_that_ships_is_read(tmp_path: Path):
     assert read_gate_file(default_gate_file(tmp_path)).bounds
+
+
+def test_a_policy_says_what_stays_in_fp16_and_why(tmp_path: Path):
+    path = tmp_path / "gate.toml"
+    path.write_text(WHOLE + '[policy.linear.kept_fp16]\nattention = "its kernel is fused"\n')
+
+    promise = read_gate_file(path).policy("linear")
+
+    assert promise.why_kept(NodeKind.ATTENTION) == "its kernel is fused"
+    assert promise.why_kept(NodeKind.CONVOLUTION) is None
+    assert not promise.attention_fp8
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [('atention = "x"', "unknown key 'atention'.* did you mean 'attention'"), ('attention = ""', "attention is empty")],
+)
+def test_what_cannot_be_kept_is_refused(tmp_path: Path, line: str, message: str):
+    path = tmp_path / "gate.toml"
+    path.write_text(f"{WHOLE}[policy.linear.kept_fp16]\n{line}\n")
+
+    with pytest.raises(BadGateFile, match=message):
+        read_gate_file(path)

@@ -1,0 +1,77 @@
+"""All checks of an ONNX graph, in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from harness.judge.onnx_checks.blocks import blocks_alike, counts_match
+from harness.judge.onnx_checks.finding import Findings
+from harness.judge.onnx_checks.format import standard_format
+from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
+from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
+from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
+from harness.judge.onnx_checks.size import bytes_as_predicted, fp8_flop_share
+from harness.judge.onnx_checks.weights import scale_agrees_with_data, weights_survive_rounding
+from harness.judge.onnx_graph import why_not_folded
+from harness.judge.structure import QDQ, GraphView
+from harness.records.findings import GraphSummary
+from harness.records.graph import RoundTrip, WeightStatistics
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was measured of one graph.
+
+    Attributes:
+        statistics: of its FP8 constants, by name; None for one that cannot be read.
+        reference: the graph before quantization, where there is one.
+        trips: with a reference, each weight GEMM's distance from it, by node name; None for what cannot be compared.
+    """
+
+    view: GraphView
+    statistics: Mapping[str, WeightStatistics | None] = field(default_factory=dict[str, "WeightStatistics | None"])
+    reference: GraphView | None = None
+    trips: Mapping[str, RoundTrip | None] | None = None
+
+
+CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
+    "O1": lambda seen, policy: standard_format(seen.view, policy),
+    "O2": lambda seen, policy: both_operands_quantized(seen.view, policy),
+    "O3": lambda seen, policy: no_half_quantized_product(seen.view, policy),
+    "O4": lambda seen, policy: weights_stored_in_fp8(seen.view, policy),
+    "O5": lambda seen, policy: sound_scales(seen.view, policy),
+    "O6": lambda seen, policy: pairs_agree(seen.view, policy),
+    "O7": lambda seen, policy: scale_agrees_with_data(seen.view, policy, seen.statistics),
+    "O8": lambda seen, policy: weights_survive_rounding(seen.view, policy, seen.trips),
+    "O9": lambda seen, policy: no_idle_quantization(seen.view, policy),
+    "O10": lambda seen, policy: kept_by_intent(seen.view, policy),
+    "O11": lambda seen, policy: blocks_alike(seen.view, policy),
+    "O12": lambda seen, policy: counts_match(seen.view, policy, seen.reference),
+    "O13": lambda seen, policy: shared_inputs_share_scales(seen.view, policy),
+    "O14": lambda seen, policy: bytes_as_predicted(seen.view, policy),
+}
+
+
+def all_findings(seen: Evidence, policy: RecipePolicy) -> Findings:
+    """What every check finds. Of a graph without any Q/DQ node, O12 alone says so: the rest would say it once a node."""
+    is_bare = policy.block_gemms_fp8 and seen.view.blocks and not seen.view.of_types(QDQ)
+    checks = {"O12": CHECKS["O12"]} if is_bare else CHECKS
+    return tuple(found for check in checks.values() for found in check(seen, policy))
+
+
+def summary_of(view: GraphView, findings: Findings) -> GraphSummary:
+    """The graph and its findings in figures."""
+    gemms = [gemm for block in view.blocks for gemm in block.gemms]
+    gates = sum(one.severity is Severity.GATE for one in findings)
+    return GraphSummary(
+        blocks=len(view.blocks),
+        weight_gemms=len(gemms),
+        quantized=sum(view.is_quantized(gemm.node) == (True, True) for gemm in gemms),
+        folded=sum(why_not_folded(view, gemm) is None for gemm in gemms),
+        fp8_flop_share=fp8_flop_share(view),
+        gate=gates,
+        report=len(findings) - gates,
+    )

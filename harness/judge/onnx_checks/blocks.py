@@ -1,0 +1,161 @@
+"""O11, O12: every block looks like the others, and the graph holds as many Q/DQ nodes as its recipe makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from harness.judge.onnx_checks.finding import Findings, finding, quantizes
+from harness.judge.onnx_checks.scales import scale_of
+from harness.judge.structure import DEQUANTIZE, MOVES, QDQ, QUANTIZE, Block, GraphView
+from harness.records.graph import OnnxNode
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Finding
+
+SOFTMAX_SCALE = 1 / 448  # a softmax output is at most 1, and 448 is E4M3's largest number
+_SCALE_TOLERANCE = 1e-3  # FP16 spells 1/448 with an error of 2.4e-4
+
+Part = tuple[str, ...]
+
+
+def blocks_alike(view: GraphView, policy: RecipePolicy) -> Findings:
+    """O11: all blocks have the same products, of the same shapes, quantized alike and fed by the same operators."""
+    signatures = [dict(_signature(view, block)) for block in view.blocks]
+    if len(signatures) < 2:
+        return ()
+    common = Counter(tuple(signature.values()) for signature in signatures).most_common(1)[0][0]
+    return tuple(
+        _differing(view, policy, block, signature, common)
+        for block, signature in zip(view.blocks, signatures, strict=True)
+        if tuple(signature.values()) != common
+    )
+
+
+def _differing(view: GraphView, policy: RecipePolicy, block: Block, signature: dict[str, Part], common: tuple[Part, ...]) -> Finding:
+    pairs = zip(signature.items(), common, strict=False)
+    name, own, usual = next(((name, own, usual) for (name, own), usual in pairs if own != usual), (block.core.softmax.name, (), ()))
+    node = next(node for node in view.graph.nodes if node.name == name)
+    found = " ".join(own) or f"{len(signature)} products"
+    why = "one block unlike the rest is an exporter's accident as a rule; compare it with its neighbours"
+    return finding("O11", policy, view, node, found=found, expected=f"as in other blocks: {' '.join(usual) or len(common)}", why=why)
+
+
+def _signature(view: GraphView, block: Block) -> Iterator[tuple[str, Part]]:
+    """Node name to what is to repeat: operator, weight shape, which sides are quantized, and the operators before it."""
+    for gemm in block.gemms:
+        shape = "x".join(map(str, gemm.constant.shape))
+        yield gemm.node.name, (gemm.node.op_type, shape, _sides(view, gemm.node), *_before(view, gemm.activation))
+    for node in (block.core.scores, block.core.context):
+        yield node.name, (node.op_type, _sides(view, node))
+
+
+def _sides(view: GraphView, node: OnnxNode) -> str:
+    return "with Q/DQ on " + {(True, True): "both sides", (False, False): "neither side"}.get(view.is_quantized(node), "one side")
+
+
+def _before(view: GraphView, tensor: str) -> Iterator[str]:
+    """Operators upstream of a GEMM's activation, as far as the next product, norm or sum of two activations."""
+    node = view.producers.get(tensor)
+    while node is not None and node.op_type != "MatMul" and node.op_type != "Gemm":
+        if node.op_type not in MOVES:
+            yield f"<- {node.op_type}"
+        activations = [name for name in node.inputs if name and view.constant_behind(name) is None]
+        if len(activations) != 1 or "Normalization" in node.op_type:
+            return
+        node = view.producers.get(activations[0])
+
+
+def counts_match(view: GraphView, policy: RecipePolicy, reference: GraphView | None) -> Findings:
+    """O12: Q/DQ nodes in the numbers that the recipe makes, softmax scaled by 1/448, and blocks as in the reference."""
+    return (*_counts(view, policy), *_attention(view, policy), *_softmax_scales(view, policy), *_against(view, policy, reference))
+
+
+def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
+    quantize, dequantize = len(view.of_types(QUANTIZE)), len(view.of_types(DEQUANTIZE))
+    if not policy.block_gemms_fp8:
+        if quantize or dequantize:
+            first = (view.of_types(QDQ))[0]
+            found = f"{quantize} QuantizeLinear and {dequantize} DequantizeLinear"
+            yield finding("O12", policy, view, first, found=found, expected="none", why="this policy quantizes nothing; name another one")
+        return
+    if not quantize and not dequantize:
+        gemms = sum(len(block.gemms) for block in view.blocks)
+        found, why = "no quantized node", "this is no FP8 graph; name the quantized file, or --policy fp16"
+        yield finding("O12", policy, view, None, found=found, expected=f"Q/DQ on {gemms} block GEMMs", why=why)
+        return
+    if not view.blocks:
+        return  # O2 says so
+    gemms = [gemm for block in view.blocks for gemm in block.gemms]
+    tensors = {_unquantized(view, gemm.activation) for gemm in gemms}
+    more = 4 * len(view.blocks) if policy.attention_fp8 else 0
+    fewest, most = len(tensors) + more, len(gemms) + more
+    node = _odd_one(view, policy)
+    if node is not None or not (fewest <= quantize <= most and fewest + len(gemms) <= dequantize <= most + len(gemms)):
+        shared = f" ({fewest} and {fewest + len(gemms)} where readers of one tensor share)" if fewest < most else ""
+        expected = f"{most} QuantizeLinear and {most + len(gemms)} DequantizeLinear{shared}"
+        found = f"{quantize} QuantizeLinear and {dequantize} DequantizeLinear in the graph"
+        why = "something is quantized that should not be, or the other way round; this is the first such node"
+        yield finding("O12", policy, view, node, found=found, expected=expected, why=why)
+
+
+def _unquantized(view: GraphView, tensor: str) -> str:
+    """The float tensor that an activation was quantized from."""
+    node = view.producers.get(tensor)
+    while node is not None and node.op_type in MOVES | QDQ and node.inputs:
+        tensor = node.inputs[0]
+        node = view.producers.get(tensor)
+    return tensor
+
+
+def _odd_one(view: GraphView, policy: RecipePolicy) -> OnnxNode | None:
+    """The first block GEMM without Q/DQ, else the first Q/DQ node that belongs to no promised product."""
+    promised = [gemm.node for block in view.blocks for gemm in block.gemms]
+    bare = next((node for node in promised if view.is_quantized(node) != (True, True)), None)
+    if bare is not None:
+        return bare
+    promised += _attention_products(view) if policy.attention_fp8 else []
+    known: set[str] = set()
+    for node in promised:
+        for tensor in node.inputs[:2]:
+            dequantize = view.dequantized(tensor)
+            before = view.source(dequantize.inputs[0], MOVES) if dequantize else None
+            known |= {one.name for one in (dequantize, before) if one is not None}
+    return next((node for node in view.graph.nodes if node.op_type in QDQ and node.name not in known), None)
+
+
+def _attention_products(view: GraphView) -> list[OnnxNode]:
+    return [node for block in view.blocks for node in (block.core.scores, block.core.context)]
+
+
+def _attention(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
+    """Attention MatMuls that the policy promises in FP8 and that are not quantized on both sides."""
+    if not policy.attention_fp8 or not view.of_types(QDQ):
+        return
+    for node in _attention_products(view):
+        if view.is_quantized(node) != (True, True):
+            why = "attention in FP8 is one kernel only with q, k, v and the softmax output quantized; quantize all four"
+            yield finding("O12", policy, view, node, found=_sides(view, node), expected="Q/DQ on both sides", why=why)
+
+
+def _softmax_scales(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
+    for core in view.cores:
+        if view.is_quantized(core.context) != (True, True):
+            continue
+        for node in view.readers(core.softmax.outputs[0]):
+            scale = scale_of(view, node) if node.op_type in QUANTIZE else None
+            if scale is not None and scale.value is not None and not np.allclose(scale.value, SOFTMAX_SCALE, rtol=_SCALE_TOLERANCE, atol=0):
+                why = "a softmax output is at most 1, so any other scale clips it or wastes E4M3's range"
+                found = f"a softmax scale of {float(np.asarray(scale.value, np.float64).reshape(-1)[0]):.6g}"
+                yield finding("O12", policy, view, node, found=found, expected=f"1/448 = {SOFTMAX_SCALE:.6g}", why=why)
+
+
+def _against(view: GraphView, policy: RecipePolicy, reference: GraphView | None) -> Iterator[Finding]:
+    if reference is None or not quantizes(view, policy):
+        return
+    own, theirs = ([len(one.blocks), sum(len(block.gemms) for block in one.blocks)] for one in (view, reference))
+    if own != theirs:
+        found, expected = (f"{blocks} blocks with {gemms} weight GEMMs" for blocks, gemms in (own, theirs))
+        why = "the two files are of different encoders, or one lost a layer"
+        yield finding("O12", policy, view, None, found=found, expected=f"the reference's {expected}", why=why)

@@ -1,0 +1,106 @@
+"""O7, O8: what is stored agrees with its scale, and with the weights it was made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from harness.judge.onnx_checks.finding import Findings, finding
+from harness.judge.onnx_graph import FP8
+from harness.judge.structure import DEQUANTIZE, GraphView
+from harness.records.graph import OnnxConstant, OnnxNode, RoundTrip, WeightStatistics
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Finding, Severity
+
+# A scale of amax / 448 puts the largest weight at 448, one rounded up to a power of two above 224; INT8's range would put it at 127.
+CODE_FLOOR = 224.0
+# Uniformly distributed weights, as untrained ones are, have 3.6 % of their codes at 448 under a perfect scale.
+CLIPPED_CEILING = 0.06
+ZEROED_CEILING = 0.05
+# E4M3 rounds to within 1/16; the original's own FP16 rounding and a rounded scale add well under 1/100.
+RELATIVE_ERROR_CEILING = 0.075
+# Rounding by at most 1/16, evenly spread, leaves 0.9996.
+COSINE_FLOOR = 0.999
+
+
+def scale_agrees_with_data(view: GraphView, policy: RecipePolicy, statistics: Mapping[str, WeightStatistics | None]) -> Findings:
+    """O7: the largest FP8 code of a weight is near 448 and none is NaN. Shares of clipped and zeroed codes are reported.
+
+    Args:
+        statistics: of the FP8 constants, by name.
+    """
+    return tuple(found for node, weight in fp8_weights(view) for found in _faults(view, policy, node, statistics.get(weight.name)))
+
+
+def fp8_weights(view: GraphView) -> Iterator[tuple[OnnxNode, OnnxConstant]]:
+    """FP8 constants behind a DequantizeLinear, each with the node that computes with it, or the DequantizeLinear itself."""
+    for node in view.of_types(DEQUANTIZE):
+        constant = view.constant_behind(node.inputs[0])
+        if constant is not None and constant.dtype == FP8:
+            readers = view.readers(node.outputs[0])
+            yield (readers[0] if readers else node), constant
+
+
+def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightStatistics | None) -> Iterator[Finding]:
+    if seen is None:
+        why = "what is not seen cannot pass; save the weights as raw bytes"
+        yield finding("O7", policy, view, node, found="a weight that cannot be read", expected="FP8 codes as raw bytes", why=why)
+        return
+    if seen.nan_codes:
+        why = "every output it touches is NaN; clamp before the cast to FP8"
+        yield finding("O7", policy, view, node, found=f"{seen.nan_codes} codes are NaN", expected="numbers only", why=why)
+    if seen.largest_code <= CODE_FLOOR:
+        why = "the scale is that of another number format or of other weights, and precision is lost; make the scale amax / 448"
+        found = f"the largest FP8 code is {seen.largest_code:g}"
+        yield finding("O7", policy, view, node, found=found, expected=f"above {CODE_FLOOR:g}, near 448", why=why)
+    for word, share, ceiling in (("clipped", seen.clipped, CLIPPED_CEILING), ("zero", seen.zeroed, ZEROED_CEILING)):
+        if share > ceiling:
+            found = f"{share:.1%} of its codes are {word}"
+            why = "its scale may not fit its weights; look at them"
+            yield finding("O7", Severity.REPORT, view, node, found=found, expected=f"at most {ceiling:.0%}", why=why)
+
+
+def originals(view: GraphView, reference: GraphView) -> Mapping[str, OnnxConstant]:
+    """The reference's weight for each weight GEMM that has one there: by node name, else by order among those of its shape."""
+    found: dict[str, OnnxConstant] = {}
+    for name, gemm in view.weight_gemms.items():
+        same = reference.weight_gemms.get(name)
+        if same is not None and _shape(same.constant) == _shape(gemm.constant):
+            found[name] = same.constant
+    left: defaultdict[tuple[int, ...], list[OnnxConstant]] = defaultdict(list)
+    for name, gemm in reference.weight_gemms.items():
+        if name not in found:
+            left[_shape(gemm.constant)].append(gemm.constant)
+    for name, gemm in view.weight_gemms.items():
+        if name not in found and left[_shape(gemm.constant)]:
+            found[name] = left[_shape(gemm.constant)].pop(0)
+    return found
+
+
+def _shape(constant: OnnxConstant) -> tuple[int, ...]:
+    return tuple(sorted(constant.shape))
+
+
+def weights_survive_rounding(view: GraphView, policy: RecipePolicy, trips: Mapping[str, RoundTrip | None] | None) -> Findings:
+    """O8: every FP8 weight, times its scale, is the reference's weight up to E4M3's rounding.
+
+    Args:
+        trips: by node name of the weight GEMM; None where the two could not be compared. None without a reference.
+    """
+    if trips is None:
+        return ()
+    gemms = (gemm for gemm in view.weight_gemms.values() if gemm.constant.dtype == FP8)
+    return tuple(found for gemm in gemms for found in _distance(view, policy, gemm.node, trips.get(gemm.node.name)))
+
+
+def _distance(view: GraphView, policy: RecipePolicy, node: OnnxNode, trip: RoundTrip | None) -> Iterator[Finding]:
+    if trip is None:
+        found, why = "no float weight of its shape in the reference", "the reference is of another encoder; name the one this was made of"
+        yield finding("O8", policy, view, node, found=found, expected="its own weight before quantization", why=why)
+    elif trip.cosine < COSINE_FLOOR:
+        found, why = f"cosine {trip.cosine:.4f} to the reference's weight", "it is another weight, or its scale is wrong; quantize again"
+        yield finding("O8", policy, view, node, found=found, expected=f"at least {COSINE_FLOOR}", why=why)
+    elif trip.max_relative_error > RELATIVE_ERROR_CEILING:
+        found = f"one element is {trip.max_relative_error:.1%} off the reference's"
+        why = "weights were clipped, or their scale is wrong; quantize again"
+        yield finding("O8", policy, view, node, found=found, expected=f"at most {RELATIVE_ERROR_CEILING:.1%}", why=why)

@@ -1,0 +1,241 @@
+"""The command `check-graph`: clean exports give no finding, and every planted defect is found where it was planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from harness.cli import main
+from harness.errors import UnusableGraph
+from harness.judge.onnx_checks.blocks import counts_match
+from harness.judge.structure import GraphView
+from harness.measure.onnx_graph import read_onnx_graph
+from harness.pipeline.checking import check_graph
+from harness.store.gatefile import read_gate_file
+from tests.helpers.gates import REPOSITORY, Gate
+from tests.helpers.onnx_defects import DEFECTS, Defect, quantized_context, quantized_scores
+
+GATE_FILE = REPOSITORY / "gate.toml"
+FIRST, MIDDLE, LAST = range(3)
+PAIRS = [pair for pair in combinations(DEFECTS, 2) if pair[0].check != pair[1].check][::17]
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory, warm_cache) -> Path:
+    """ONNX files of the small encoder's two towers, made by the command; not to be changed."""
+    gate = Gate(tmp_path_factory.mktemp("exports"), warm_cache)
+    for tower in ("image", "text"):
+        for recipe in ("linear", "fp16"):
+            arguments = (f"small-clip/{tower}", "--recipe", recipe, "--backend", "onnxruntime", "--out", "out")
+            result = gate.command("build", *arguments)
+            assert result.code == 0, result.stderr
+    return gate.folder / "out"
+
+
+def checked(path: Path, *, reference: Path | None = None, policy: str = "linear"):
+    return check_graph(path, reference=reference, policy=policy, gate_file=GATE_FILE).record
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_clean_exports_give_no_finding(exports, tower):
+    linear, fp16 = (exports / f"small-clip-{tower}-{recipe}.onnx" for recipe in ("linear", "fp16"))
+
+    record = checked(linear, reference=fp16)
+
+    assert record.findings == () == checked(fp16, policy="fp16").findings
+    summary = record.summary
+    assert (summary.blocks, summary.weight_gemms, summary.quantized, summary.folded) == (3, 18, 18, 18)
+    assert summary.fp8_flop_share is not None
+    assert 0.7 < summary.fp8_flop_share < 1
+
+
+@pytest.mark.parametrize("block", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: f"{defect.check}-{defect.name}")
+def test_every_defect_is_found_by_its_check_at_its_node(exports, tmp_path, defect: Defect, block):
+    found, planted = planted_in(exports, tmp_path, [(defect, block)])
+
+    assert planted <= found
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " and ".join(defect.name for defect in pair))
+def test_two_defects_at_once_are_both_found(exports, tmp_path, pair):
+    found, planted = planted_in(exports, tmp_path, [(pair[0], FIRST), (pair[1], LAST)])
+
+    assert planted <= found
+
+
+def planted_in(exports: Path, folder: Path, defects: list[tuple[Defect, int]]):
+    """Checks and nodes that were found, and those that were planted, in the small image tower."""
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    planted = {(defect.check, defect.plant(model, block)) for defect, block in defects}
+    onnx.save(model, folder / "m.onnx")
+    record = checked(folder / "m.onnx", reference=exports / "small-clip-image-fp16.onnx")
+    return {(one.check, one.node) for one in record.findings}, planted
+
+
+def test_a_finding_names_its_block_and_what_to_do(exports, tmp_path):
+    from tests.helpers.onnx_defects import float_gemm
+
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    float_gemm(model, MIDDLE)
+    onnx.save(model, tmp_path / "m.onnx")
+
+    [finding] = [one for one in checked(tmp_path / "m.onnx").findings if one.check == "O2"]
+
+    assert finding.block == MIDDLE
+    assert finding.found.startswith("activation from")
+    assert "runs in half precision" in finding.message
+
+
+def test_a_graph_without_quantization_is_one_gate_finding(exports):
+    record = checked(exports / "small-clip-image-fp16.onnx")
+
+    assert [(one.check, one.severity) for one in record.findings] == [("O12", "gate")]
+
+
+def test_a_quantized_graph_is_no_fp16_graph(exports):
+    checks = {one.check for one in checked(exports / "small-clip-image-linear.onnx", policy="fp16").findings}
+
+    assert {"O10", "O12"} <= checks
+
+
+def test_the_reference_of_another_encoder_is_told(exports):
+    text = exports / "small-clip-text-fp16.onnx"
+
+    assert {"O8"} == {one.check for one in checked(exports / "small-clip-image-linear.onnx", reference=text).findings}
+
+
+def test_reference_weights_are_found_without_names(exports, tmp_path):
+    model = onnx.load(exports / "small-clip-image-fp16.onnx")
+    for index, node in enumerate(model.graph.node):
+        node.name = f"n{index}"
+    onnx.save(model, tmp_path / "m.onnx")
+
+    assert checked(exports / "small-clip-image-linear.onnx", reference=tmp_path / "m.onnx").findings == ()
+
+
+@pytest.mark.parametrize("name", ["", "twice"])
+def test_nodes_that_cannot_be_told_apart_are_a_finding(exports, tmp_path, name):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    for node in model.graph.node:
+        node.name = name
+    onnx.save(model, tmp_path / "m.onnx")
+
+    record = checked(tmp_path / "m.onnx")
+
+    assert [one.check for one in record.findings] == ["O1"]
+    assert record.summary.quantized == 18
+
+
+def test_a_graph_without_blocks_is_never_green(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], name="/relu")],
+        "tiny",
+        [helper.make_tensor_value_info("x", 10, ["batch", 3])],
+        [helper.make_tensor_value_info("y", 10, ["batch", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
+
+    assert {one.check for one in checked(tmp_path / "m.onnx").findings} == {"O2", "O12"}
+
+
+def test_the_document_is_exactly_as_promised(exports, capfd):
+    code = main(["check-graph", str(exports / "small-clip-image-fp16.onnx"), "--gate-file", str(GATE_FILE), "--json"])
+
+    document = json.loads(capfd.readouterr().out)
+    assert code == 1
+    assert set(document) == {"schema", "model", "policy", "summary", "findings"}
+    assert (document["schema"], document["policy"]) == ("enginegate/findings/1", "linear")
+    assert set(document["summary"]) == {"blocks", "weight_gemms", "quantized", "folded", "fp8_flop_share", "gate", "report"}
+    assert set(document["findings"][0]) == {"check", "severity", "node", "block", "found", "expected", "message"}
+
+
+def test_people_get_a_line_a_finding_and_a_summary(exports, capfd):
+    code = main(["check-graph", str(exports / "small-clip-image-linear.onnx"), "--gate-file", str(GATE_FILE)])
+
+    lines = capfd.readouterr().out.splitlines()
+    assert code == 0
+    assert "3 blocks, 18 weight GEMMs, 18 quantized, 18 folded" in lines[-2]
+    assert lines[-1] == "0 gate findings, 0 report findings"
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "absent", "folder", "control flow", "external"])
+def test_what_is_unusable_is_one_clear_error(exports, tmp_path, capfd, kind):
+    path = tmp_path / "m.onnx"
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    if kind == "text":
+        path.write_text("hello " * 99)
+    elif kind == "cut":
+        path.write_bytes(model.SerializeToString()[:-5000])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "control flow":
+        branch = helper.make_graph([], "b", [], [])
+        model.graph.node.append(helper.make_node("If", ["flag"], [], name="/if", then_branch=branch, else_branch=branch))
+        onnx.save(model, path)
+    elif kind == "external":
+        onnx.save(model, path, save_as_external_data=True, location="m.data")
+        shutil.move(tmp_path / "m.data", tmp_path / "elsewhere")
+
+    code = main(["check-graph", str(path), "--gate-file", str(GATE_FILE), "--json"])
+
+    captured = capfd.readouterr()
+    assert code == 2
+    assert json.loads(captured.out)["error"]["code"] == "unusable_graph"
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_a_node_without_what_its_operator_needs_is_unusable(exports, tmp_path, part):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "DequantizeLinear")
+    del getattr(node, part)[:]
+    onnx.save(model, tmp_path / "m.onnx")
+
+    with pytest.raises(UnusableGraph, match=rf"{node.name}.* expected at least 2 and 1"):
+        checked(tmp_path / "m.onnx")
+
+
+def test_a_tensor_that_nothing_makes_is_named(exports, tmp_path):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    lost = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    model.graph.node.remove(lost)
+    onnx.save(model, tmp_path / "m.onnx")
+
+    assert any(lost.output[0] in one.found for one in checked(tmp_path / "m.onnx").findings if one.check == "O1")
+
+
+@pytest.mark.parametrize("quantized", [3, 2])
+def test_attention_that_a_policy_promises_is_counted(exports, tmp_path, quantized):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    for block in range(quantized):
+        quantized_scores(model, block)
+        quantized_context(model, block)
+    onnx.save(model, tmp_path / "m.onnx")
+    promise = read_gate_file(GATE_FILE).policy("linear")
+    attention = replace(promise, attention_fp8=True, kept_fp16=())
+
+    found = counts_match(GraphView(read_onnx_graph(tmp_path / "m.onnx")), attention, None)
+
+    assert [(one.check, one.block) for one in found] == [("O12", LAST)] * 2 * (3 - quantized)
+
+
+@pytest.mark.parametrize("arguments", [["--policy", "linaer"], ["--gate-file", "absent.toml"], ["--reference", "absent.onnx"]])
+def test_what_is_named_wrongly_is_usage(exports, arguments, capfd):
+    assert main(["check-graph", str(exports / "small-clip-image-linear.onnx"), *arguments]) == 2
+
+
+def test_an_orphan_of_weights_elsewhere_counts(exports, tmp_path):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1024, 1024), np.float16), "orphan"))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+
+    assert [one.check for one in checked(tmp_path / "m.onnx").findings] == ["O14"]
