@@ -67,6 +67,8 @@ class _Outcome:
         if not early_config.known_args_namespace.file_or_dir:
             args.append(str(_suites()))
             early_config.known_args_namespace.file_or_dir = args[-1:]
+            given = early_config.invocation_params  # from which xdist makes the command lines of its workers
+            early_config.invocation_params = type(given)(args=(*given.args, args[-1]), plugins=given.plugins, dir=given.dir)
 
     def pytest_configure(self, config: Any) -> None:
         """Resolve what is asked before collection, so that what cannot be meant is one line and not a collection error."""
