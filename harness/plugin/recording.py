@@ -148,9 +148,14 @@ class Ledger:
 
 
 def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
-    shown = f"{judgement.metric} {judgement.observed}, expected {SIGNS[judgement.direction]} {judgement.bound}, n {judgement.n}"
+    observed, bound = (_short(figure) for figure in (judgement.observed, judgement.bound))
+    shown = f"{judgement.metric} {observed}, expected {SIGNS[judgement.direction]} {bound}, n {judgement.n}"
     words = f"{shown}: {judgement.reason}" if judgement.reason else shown
     return [(judgement.metric, words), *((finding.check, finding.message) for finding in judgement.findings[1:])]
+
+
+def _short(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.6g}" if abs(figure) < 1e6 else f"{figure:,.0f}"
 
 
 def _unjudged(metric: str, status: Status, reason: str) -> Judgement:
