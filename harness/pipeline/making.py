@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 Progress = Callable[[str], AbstractContextManager[None]]
 
-CALIBRATION_ROWS = 128  # pairs; the scales behind the shipped baselines were set by as many
-
 # Libraries whose version changes what preparation makes, and what inputs are.
 _PREPARED_BY = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnx-graphsurgeon")
 _READ_BY = ("open-clip-torch", "torchvision", "pillow")
@@ -148,7 +146,7 @@ class Maker:
 
     def _onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
         from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
-        from harness.prepare.inputs import Split, split_source
+        from harness.prepare.inputs import CALIBRATION_ROWS, Split, split_source
 
         source = split_source(Split.CALIBRATION, CALIBRATION_ROWS) if recipe.is_quantized else None
         made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source}

@@ -173,6 +173,7 @@ class Observer:
                     backend_version=key.backend_version,
                     encoders=None if every_encoder else frozenset(f"{one.arch}/{one.tower}" for one in used),
                     recipes=None if every_recipe else frozenset(one.recipe for one in used),
+                    weights=frozenset(one.weights for one in used),
                     batches=frozenset(one.batch for one in used),
                 )
                 for key in used

@@ -254,6 +254,16 @@ class TestBaselines:
         assert not stale.exists()
         assert path.exists()
 
+    def test_trimming_keeps_the_baselines_of_weights_it_did_not_run_with(self, gate):
+        path = next(path for path in baseline_files(gate) if "onnxruntime" in path.name and "linear" in str(path))
+        content = json.loads(path.read_text())
+        other = json.loads(json.dumps(content["records"][0]))
+        other["key"]["weights"] = "seeded:1"
+        path.write_text(json.dumps({**content, "records": [*content["records"], other]}))
+
+        assert gate("--baselines=trim").code == 0
+        assert len(json.loads(path.read_text())["records"]) == 2
+
     def test_writing_is_refused_in_continuous_integration(self, gate):
         result = gate("--baselines=update", CI="true")
 
