@@ -106,10 +106,18 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTable:
-    """All layers of an engine. `source` says which document they were read from."""
+    """All layers of an engine.
+
+    Attributes:
+        source: which kind of document they were read from.
+        ports: inputs and outputs of the engine; empty where the source does not give their types.
+        lists_constants: whether rows list the weights they read. Where a source does not, an empty `constants` proves nothing.
+    """
 
     rows: tuple[LayerRow, ...]
     source: str
+    ports: tuple[LayerTensor, ...] = ()
+    lists_constants: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
