@@ -223,7 +223,7 @@ def test_a_compressed_document_that_is_cut_is_refused(tmp_path):
         (b"\x00\x01ftrt\x00plan", "binary"),
         (b"\x89\xff\xfe not a table", "no layer table"),
         (b'{"model": 1}', 'a list "Layers"'),
-        (b"[]", "no layer table"),
+        (b"[]", 'a list "Layers"'),
         (b'["a", "b"]', 'a list "Layers"'),
         (b'{"Layers": {}}', 'a list "Layers"'),
         (b'{"Layers": []}', "no inputs and outputs"),
