@@ -60,7 +60,7 @@ def realised_nodes(table: LayerTable) -> Mapping[str, Realised]:
     for row in table.rows:
         for name in row.onnx_nodes:
             carriers[name].append(row)
-    types = {id(row): _type_of(row, lists_constants=table.lists_constants) for row in table.rows}
+    types = {id(row): type_of(row, lists_constants=table.lists_constants) for row in table.rows}
     return {name: _realised(name, rows, [types[id(row)] for row in computing(rows)]) for name, rows in carriers.items()}
 
 
@@ -93,7 +93,8 @@ def _is_product(row: LayerRow) -> bool:
     return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
 
 
-def _type_of(row: LayerRow, *, lists_constants: bool) -> RealisedType:
+def type_of(row: LayerRow, *, lists_constants: bool) -> RealisedType:
+    """What one layer computes in."""
     return _product_type(row, lists_constants) if _is_product(row) else _other_type(row)
 
 

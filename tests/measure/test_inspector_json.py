@@ -156,6 +156,7 @@ def test_a_document_is_known_by_its_keys_whatever_its_name_and_packing(tmp_path)
         ("Channel major FP16 format where channel % 8 == 0", "FP16"),
         ("Thirty-two wide channel vectorized row major Int8 format", "Int8"),
         ("Half", "Half"),
+        ("FP8", "FP8"),
         ("N/A due to dynamic shapes", "N/A due to dynamic shapes"),
     ],
 )

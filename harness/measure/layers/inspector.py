@@ -144,8 +144,8 @@ def _tensor(tensor: _Tensor) -> LayerTensor:
     datatype = tensor.datatype or tensor.data_type
     if datatype is None and sentence is not None:
         word = _TYPE.search(sentence)
-        datatype, layout = (word.group(), sentence) if word else (sentence, "")
-        return LayerTensor(name=tensor.name, shape=tensor.dimensions, datatype=datatype, format=layout)
+        datatype = word.group() if word else sentence
+        return LayerTensor(name=tensor.name, shape=tensor.dimensions, datatype=datatype, format="" if datatype == sentence else sentence)
     if datatype is None:
         raise NoTable(f'gives no type for {tensor.name}; expected "Datatype" or "Format/Datatype"')
     return LayerTensor(name=tensor.name, shape=tensor.dimensions, datatype=datatype, format=tensor.format)
