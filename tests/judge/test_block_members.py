@@ -6,6 +6,7 @@ import pytest
 from harness.judge.block_members import block_members
 from harness.judge.structure import GraphView
 from harness.measure.onnx_graph import read_onnx_graph
+from harness.records.graph import OnnxNode
 from tests.helpers.graphs import GraphMaker
 from tests.helpers.real_exports import real_export
 
@@ -28,6 +29,30 @@ def test_the_residual_sum_stays_and_the_normalisation_that_reads_it_leads_on():
     found = members()
 
     assert (found["b0/add_2"], found["b1/ln_1"]) == (0, 1)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_node_that_only_one_block_has_belongs_to_it(block):
+    graph = GraphMaker().graph()
+    extra = OnnxNode(name="extra", op_type="Relu", domain="", inputs=(f"b{block}/gelu:0",), outputs=("extra:0",))
+    nodes = []
+    for node in graph.nodes:
+        nodes.append(replace(node, inputs=("extra:0",)) if node.name == f"b{block}/proj/input_q" else node)
+        nodes += [extra] if node.name == f"b{block}/gelu" else []
+
+    found = block_members(GraphView(replace(graph, nodes=tuple(nodes))))
+
+    assert found.pop("extra") == block
+    assert found == members()
+
+
+def test_the_head_is_cut_off_even_where_it_looks_like_what_follows_a_product():
+    graph = GraphMaker().graph()
+    sums = [
+        OnnxNode(name=f"sum {index}", op_type="Add", domain="", inputs=("b2/add_2:0",) * 2, outputs=(f"{index}",)) for index in range(3)
+    ]
+
+    assert block_members(GraphView(replace(graph, nodes=(*graph.nodes, *sums)))) == members()
 
 
 def test_a_graph_whose_blocks_do_not_repeat_has_no_members():

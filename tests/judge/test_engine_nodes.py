@@ -131,6 +131,14 @@ def test_quantizations_that_the_compiler_merged_stand_where_the_one_it_kept_stan
     assert found["b1/v/input_q"].realised == "unseen"
 
 
+def test_dequantizations_of_merged_quantizations_are_merged_too():
+    layers = table(row("multiply", "gemm", "FP8", "FP8", nodes=("b0/v/input_q", "b0/v/input_dq", "b0/v")))
+
+    found = by_name(engine_nodes(layers, VIEW))["b0/q/input_dq"]
+
+    assert (found.merged_into, found.realised) == ("b0/v/input_dq", "fp8")
+
+
 def test_quantizations_with_another_scale_are_not_taken_for_merged():
     constants = dict(GRAPH.constants)
     scale = constants["b0/q/input_scale"]

@@ -177,6 +177,10 @@ def test_a_document_that_lists_no_constant_at_all_says_so(tmp_path):
     assert [tensor.name for tensor in table.rows[0].constants] == ["w"]
 
 
+def test_a_document_whose_layers_have_a_list_of_constants_lists_them_though_all_are_empty(tmp_path):
+    assert read_layer_table(document(tmp_path, layer(Constants=[]))).lists_constants
+
+
 @pytest.mark.parametrize("name", ["/a, b", 'q"0"', "tab\there", "Größe", "x]y["])
 def test_any_node_name_is_kept_whole(name, tmp_path):
     metadata = f"[ONNX Layer: {name}]\x1f[ONNX Layer: /next]"
