@@ -17,7 +17,7 @@ def block_members(view: GraphView) -> Mapping[str, int]:
     next one, as its LayerNormalization does and the residual sum does not. After the last block's products this goes on for as many
     nodes as follow the first block's.
     """
-    if view.irregularity or not view.blocks:
+    if view.irregularity or len(view.blocks) < 2:  # one block repeats nothing, and its ends cannot be told
         return {}
     own = {name: block.index for block in view.blocks for name in (*(gemm.node.name for gemm in block.gemms), *block.core.node_names)}
     before = _leading_into(view, own)
@@ -51,8 +51,6 @@ def _last_block_upstream(nodes: Iterable[OnnxNode], own: Mapping[str, int]) -> M
 def _without_head(view: GraphView, inside: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
     """`inside` without what follows the last block: nodes after its products, beyond as many as follow the first block's."""
     last = len(view.blocks) - 1
-    if last == 0:
-        return dict(inside)
     first_tail, last_tail = (_after_products([name for name, block in inside.items() if block == index], own) for index in (0, last))
     head = set(last_tail[len(first_tail) :])
     return {name: block for name, block in inside.items() if name not in head}

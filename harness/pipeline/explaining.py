@@ -11,7 +11,7 @@ from harness.errors import UnreadableLayerTable, UnusableGraph, UnusableLayerTab
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.names import backend_of
 from harness.pipeline.seeing import Pipeline
-from harness.records.engine_nodes import LAYERS_SCHEMA, EngineLayers
+from harness.records.engine_nodes import LAYERS_SCHEMA, EngineLayers, EngineNode
 from harness.records.observations import LayerTable
 from harness.records.spec import EngineSpec
 from harness.report.layers import layers_text
@@ -20,6 +20,8 @@ from harness.store.codec import to_json
 
 if TYPE_CHECKING:
     from harness.judge.structure import GraphView
+
+Nodes = tuple[EngineNode, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +108,24 @@ def _explained(
         file=str(file) if file else None,
         encoder=encoder,
         engine=engine,
-        blocks=len(view.blocks) if view is not None and not view.irregularity else None,
+        blocks=_count_of_blocks(nodes),
         lists_constants=table.lists_constants,
         ports=table.ports,
         rows=table.rows,
         nodes=nodes,
     )
-    return ExplainedEngine(record=record, notes=tuple(_notes(view, strange, onnx)))
+    return ExplainedEngine(record=record, notes=tuple(_notes(view, nodes, strange, onnx)))
 
 
-def _notes(view: GraphView | None, strange: list[str], onnx: Path | None) -> Iterator[str]:
+def _count_of_blocks(nodes: Nodes) -> int | None:
+    blocks = {node.block for node in nodes if node.block is not None}
+    return len(blocks) or None
+
+
+def _notes(view: GraphView | None, nodes: Nodes, strange: list[str], onnx: Path | None) -> Iterator[str]:
     if view is None:
         yield "without --onnx FILE operators and blocks are unknown, since they are read from the graph; layers are in engine order"
-    elif view.irregularity or not view.blocks:
+    elif _count_of_blocks(nodes) is None:
         yield f"the graph's blocks are unknown ({view.irregularity or 'none repeats'}); layers are in engine order"
     if strange:
         yield f"{len(strange)} nodes that layers name are not in {onnx or 'the graph'}, first {strange[0]}: they are of another export"

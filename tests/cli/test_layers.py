@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from harness.backends.registry import get_backend
 from harness.cli import main
@@ -91,6 +93,22 @@ def test_logs_and_the_spelling_of_tensorrt_11_are_told_too(name, capsys):
     fused = next(node for node in record.nodes if node.node.endswith("resblocks.0/attn/Softmax"))
     assert (fused.realised, fused.kind, fused.op_type, fused.block) == ("half", "kgen", None, None)
     assert [port.datatype for port in record.ports] == ["Half", "Half"]
+
+
+def test_a_graph_whose_blocks_do_not_repeat_gives_operators_and_says_that_blocks_are_unknown(tmp_path, capsys):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="only")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, [2, 2]) for name in "xy")
+    weight = helper.make_tensor("w", TensorProto.FLOAT16, [2, 2], [1.0] * 4)
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y], [weight])), tmp_path / "g.onnx")
+    operand = {"Name": "x", "Dimensions": [2, 2], "Format/Datatype": "Half"}
+    layer = {"Name": "k", "LayerType": "gemm", "Inputs": [operand], "Outputs": [{**operand, "Name": "y"}], "Metadata": "[ONNX Layer: only]"}
+    (tmp_path / "layers.json").write_text(json.dumps({"Layers": [layer], "Bindings": ["x", "y"]}))
+
+    out, err = told(capsys, tmp_path / "layers.json", "--onnx", tmp_path / "g.onnx", "--json")
+
+    assert json.loads(out)["nodes"][0]["op_type"] == "MatMul"
+    assert json.loads(out)["blocks"] is None
+    assert "blocks are unknown (none repeats)" in err
 
 
 def test_a_graph_of_another_export_is_told_apart(graph, capsys, tmp_path):
