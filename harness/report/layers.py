@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
@@ -76,18 +76,19 @@ def _groups(record: EngineLayers, every: bool) -> Iterator[_Group]:
     first = min((node.layer or 0 for node in seen if node.block is not None), default=0)
     outside = [node for node in seen if node.block is None]
     yield _group(record, "before the blocks", [node for node in outside if (node.layer or 0) < first], every)
-    yield from _folded([_group(record, f"block {block}", [node for node in seen if node.block == block], every) for block in blocks], every)
+    by_block = {block: _group(record, f"block {block}", [node for node in seen if node.block == block], every) for block in blocks}
+    yield from by_block.values() if every else _folded(by_block)
     yield _group(record, "after the blocks", [node for node in outside if (node.layer or 0) >= first], every)
 
 
-def _folded(blocks: list[_Group], every: bool) -> Iterator[_Group]:
+def _folded(by_block: Mapping[int, _Group]) -> Iterator[_Group]:
     """Blocks with the same lines once, under the first of them."""
-    alike: dict[object, list[_Group]] = {}
-    for index, group in enumerate(blocks):
-        alike.setdefault(index if every else group.lines, []).append(group)
+    alike: dict[tuple[_Line, ...], list[int]] = {}
+    for block, group in by_block.items():
+        alike.setdefault(group.lines, []).append(block)
     for first, *others in alike.values():
-        numbers = _ranges(int(group.title.removeprefix("block ")) for group in others)
-        yield replace(first, title=f"{first.title}, and {numbers} alike" if others else first.title)
+        group = by_block[first]
+        yield replace(group, title=f"{group.title}, and {_ranges(others)} alike") if others else group
 
 
 def _group(record: EngineLayers, title: str, nodes: Sequence[EngineNode], every: bool) -> _Group:

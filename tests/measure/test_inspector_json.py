@@ -103,6 +103,16 @@ def test_fused_attention_of_a_real_engine_reads_q_k_and_v_and_its_mask_is_a_cons
     assert {tuple(tensor.shape for tensor in row.constants) for row in text} == {((1, 1, 77, 77),)}
 
 
+def test_the_shapes_that_an_engine_for_any_batch_reads_are_constants_beside_q_k_and_v():
+    table = read_layer_table(DATA / "trt-10.6-h200-vit-b-32-text-fp16.json.gz")
+    fused = [row for row in table.rows if row.name.startswith("_gemm_mha_v2")]
+
+    assert len(fused) == 12
+    assert {tuple(tensor.datatype for tensor in row.inputs) for row in fused} == {("Half", "Half", "Half")}
+    assert {tuple(tensor.datatype for tensor in row.constants) for row in fused} == {("Half", *["Int64"] * 7)}
+    assert [(port.name, port.datatype, port.shape) for port in table.ports] == [("t", "Int64", (-1, 77)), ("out", "Half", (-1, 512))]
+
+
 def test_a_real_convolution_has_the_weights_that_it_does_not_list_as_operands():
     convolution = next(row for row in hopper("image-fp16_fixed_128").rows if row.kind == "CaskConvolution")
 
