@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import EnginegateError, UsageError
+from harness.errors import EnginegateError, UnknownName, UsageError
 from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, normalized_target
 from harness.records.verdict import INTERRUPTED
 
@@ -183,6 +183,62 @@ def check_graph(options: argparse.Namespace) -> int:
     return 1 if checked.record.summary.gate else 0
 
 
+def layers(options: argparse.Namespace) -> int:
+    """Say which layer of an engine carries each ONNX node, in which types, and what is fused with it."""
+    from harness.pipeline.explaining import explain_engine, explain_file
+
+    is_file = Path(options.subject).is_file()
+    _refuse_options(options, is_file=is_file)
+    with _only_json_on_stdout() if options.json else contextlib.nullcontext():
+        if is_file:
+            explained = explain_file(Path(options.subject), onnx=options.onnx)
+        else:
+            explained = explain_engine(_engine_to_explain(options), cache_dir=options.cache_dir, progress=_progress_on_stderr)
+    for note in explained.notes:
+        print(f"enginegate: {note}", file=sys.stderr)
+    _print_to_reader(explained.document if options.json else explained.text(every=options.all))
+    return 0
+
+
+# What `layers` builds where nothing else is asked for.
+_EXPLAINED_BY_DEFAULT = {
+    "recipe": "linear",
+    "backend": "tensorrt_rtx",
+    "target": "SM89",
+    "weights": "seeded:0",
+    "batch": str(BatchProfile()),
+}
+
+
+def _refuse_options(options: argparse.Namespace, *, is_file: bool) -> None:
+    """Raise for an option that would be ignored."""
+    unused = [*_EXPLAINED_BY_DEFAULT, "cache_dir"] if is_file else ["onnx"]
+    given = next((name for name in unused if getattr(options, name) is not None), None)
+    if given is not None:
+        subject = "is a file, and its engine is built" if is_file else "is no file; an encoder's graph is exported here"
+        raise UsageError(f"--{given.replace('_', '-')} has no use: {options.subject} {subject}; leave the option out")
+
+
+def _engine_to_explain(options: argparse.Namespace) -> EngineSpec:
+    from harness.contracts import Capability
+    from harness.pipeline.names import backend_of, recipe_of
+
+    asked = {name: getattr(options, name) or default for name, default in _EXPLAINED_BY_DEFAULT.items()}
+    try:
+        encoder = EncoderSpec.parse(options.subject, weights=asked["weights"])
+    except UnknownName as error:
+        raise UnknownName(f"{options.subject} is no file, neither a build log nor an inspector's JSON; and {error}") from error
+    backend = backend_of(asked["backend"])
+    has_target = options.target or Capability.COMPILES_FOR_GPU in backend.capabilities
+    return EngineSpec(
+        encoder=encoder,
+        recipe=recipe_of(asked["recipe"]),
+        backend=backend.name,
+        target=normalized_target(asked["target"]) if has_target else None,
+        batch=BatchProfile.parse(asked["batch"]),
+    )
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Say what this machine can build, run and measure, and why not the rest."""
     from harness.doctor import examine
@@ -198,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("gate", help="run the suites; every argument is handed to pytest (see enginegate gate --help)", add_help=False)
     _add_build(commands)
     _add_check_graph(commands)
+    _add_layers(commands)
     _add(commands, "doctor", doctor, "what this machine can build, run and measure, and why not the rest")
     return parser
 
@@ -224,6 +281,18 @@ def _add_check_graph(commands: Any) -> None:
     )
 
 
+def _add_layers(commands: Any) -> None:
+    command = _add(commands, "layers", layers, "which layer of an engine carries each ONNX node, and in which types")
+    command.add_argument(
+        "subject", metavar="ENCODER|PLAN-LOG|INSPECTOR.json", help="ARCH/TOWER, or what a build or the engine inspector left"
+    )
+    command.add_argument("--onnx", type=Path, metavar="FILE", help="the graph that the engine of a file was built from")
+    command.add_argument("--all", action="store_true", help="name every node and show every block")
+    for name, default in _EXPLAINED_BY_DEFAULT.items():
+        command.add_argument(f"--{name}", help=f"of an encoder's engine, as for build (default {default})")
+    command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+
+
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
     command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -237,6 +306,14 @@ def _tell(code: str, message: str, exit_code: int, *, as_json: bool, quietly: bo
     if not quietly:
         print(f"enginegate: {message}", file=sys.stderr)
     return exit_code
+
+
+def _print_to_reader(text: str) -> None:
+    """Print a long text; whoever reads it may stop when he has seen enough, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain when it flushes at its end
 
 
 def _document(content: dict[str, Any]) -> str:

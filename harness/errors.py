@@ -41,6 +41,12 @@ class UnusableGraph(UsageError):
     code = "unusable_graph"
 
 
+class UnusableLayerTable(UsageError):
+    """A build log or inspector dump, named by the caller, that holds no table that can be read."""
+
+    code = "unusable_layer_table"
+
+
 class UnusableInputs(UsageError):
     """Inputs that are empty, not finite, of the wrong shape, or not the ones a digest pins."""
 

@@ -160,3 +160,24 @@ def test_a_missing_log_is_refused(tmp_path: Path) -> None:
 def test_kinds_of_layers_are_kept_as_the_compiler_names_them(tmp_path: Path) -> None:
     kinds = Counter(row.kind for row in read_layer_table(_real("image-linear", tmp_path)).rows)
     assert kinds == {"kgen": 87, "gemm": 49, "shape_call": 1, "correlation": 1}
+
+
+def test_the_log_types_the_engines_inputs_and_outputs(tmp_path: Path) -> None:
+    linear = "Row major linear {} format (kLINEAR)"
+    assert read_layer_table(_real("image-fp16", tmp_path)).ports == (
+        LayerTensor(name="image", shape=(-1, 3, 224, 224), datatype="Half", format=linear.format("FP16")),
+        LayerTensor(name="out", shape=(-1, 512), datatype="Half", format=linear.format("FP16")),
+    )
+    tokens, _ = read_layer_table(_real("text-modelopt", tmp_path)).ports
+    assert (tokens.name, tokens.datatype, tokens.shape) == ("tokens", "Int64", (-1, 77))
+
+
+def test_ports_that_cannot_be_read_are_unknown_rather_than_half_a_list(tmp_path: Path) -> None:
+    path = _real("image-fp16", tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"IOMode: Output, DataType: Half", b"IOMode: Output"))
+    assert read_layer_table(path).ports == ()
+
+
+def test_a_compressed_log_is_read_like_a_plain_one(tmp_path: Path) -> None:
+    packed = DATA / "rtx-1.7.1-sm89-vit-b-32-image-linear.log.gz"
+    assert read_layer_table(packed) == read_layer_table(_real("image-linear", tmp_path))

@@ -1,0 +1,126 @@
+"""Where each ONNX node went in an engine: the layer that carries it, the types of that layer, and what is fused with it.
+
+Of the layers that name a node, one carries it: a matrix product or a convolution where there is one, else the layer that names the most
+nodes. The others prepare or finish what it does, such as the kernel that lays out the result of a fused attention.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from math import prod
+from typing import cast
+
+from harness.judge.block_members import block_members
+from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS, is_fp8
+from harness.judge.onnx_checks.scales import scale_of
+from harness.judge.realised import RealisedType, computing, type_of
+from harness.judge.structure import QDQ, QUANTIZE, GraphView
+from harness.records.engine_nodes import EngineNode, OperandTypes, RealisedWord
+from harness.records.graph import OnnxNode
+from harness.records.observations import LayerRow, LayerTable
+
+
+def engine_nodes(table: LayerTable, view: GraphView | None = None) -> tuple[EngineNode, ...]:
+    """Every node of the graph, in its order, and those that layers name beyond it; without the graph, those that layers name.
+
+    Args:
+        table: the engine's layers.
+        view: the graph it was built from; without it operators and blocks are unknown.
+    """
+    return _Nodes(table, view).all()
+
+
+class _Nodes:
+    def __init__(self, table: LayerTable, view: GraphView | None) -> None:
+        self._table = table
+        self._op_types: Mapping[str, str] = view.op_types if view else {}
+        self._blocks: Mapping[str, int] = block_members(view) if view else {}
+        self._named: defaultdict[str, list[int]] = defaultdict(list)
+        for index, row in enumerate(table.rows):
+            for name in row.onnx_nodes:
+                self._named[name].append(index)
+        self._merged: Mapping[str, str] = _merged_into(view, frozenset(self._named)) if view else {}
+        self._names = tuple(dict.fromkeys((*self._op_types, *self._named)))
+        self._carrier = {name: self._carrying(self._layers(name)) for name in self._names if self._layers(name)}
+        self._carried: defaultdict[int, list[str]] = defaultdict(list)
+        for name, index in self._carrier.items():
+            self._carried[index].append(name)
+
+    def all(self) -> tuple[EngineNode, ...]:
+        return tuple(self._node(name) for name in self._names)
+
+    def _layers(self, name: str) -> list[int]:
+        return self._named.get(self._merged.get(name, name), [])
+
+    def _carrying(self, layers: list[int]) -> int:
+        rows = self._table.rows
+        compute = {id(row) for row in computing(rows[index] for index in layers)}
+        return max((index for index in layers if id(rows[index]) in compute), key=lambda index: len(rows[index].onnx_nodes))
+
+    def _node(self, name: str) -> EngineNode:
+        index, layers = self._carrier.get(name), self._layers(name)
+        row = None if index is None else self._table.rows[index]
+        return EngineNode(
+            node=name,
+            op_type=self._op_types.get(name),
+            block=self._blocks.get(name),
+            realised=cast("RealisedWord", str(self._realised(name, row, layers))),
+            layer=index,
+            kernel=row.name if row else None,
+            kind=row.kind if row else None,
+            operands=_operands(row) if row else None,
+            layers=tuple(layers),
+            fused_with=() if index is None else tuple(other for other in self._carried[index] if other != name),
+            merged_into=self._merged.get(name),
+        )
+
+    def _realised(self, name: str, carrier: LayerRow | None, layers: list[int]) -> RealisedType:
+        if carrier is None:
+            return RealisedType.UNSEEN
+        rows = [self._table.rows[index] for index in layers]
+        if self._op_types.get(name) in QUANTIZE:
+            writes_fp8 = any(is_fp8(tensor) for row in rows for tensor in row.outputs)
+            return RealisedType.FP8 if writes_fp8 else RealisedType.HALF
+        # A product that was split into several is what all of them are; of other layers, only the carrier computes.
+        deciding = computing(rows) if _is_product(carrier) else (carrier,)
+        types = {type_of(row, lists_constants=self._table.lists_constants) for row in deciding}
+        return types.pop() if len(types) == 1 else RealisedType.MIXED
+
+
+def _is_product(row: LayerRow) -> bool:
+    return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
+
+
+def _operands(row: LayerRow) -> OperandTypes:
+    multiplied = [tensor for tensor in row.constants if len(tensor.shape) > 1 or tensor.name == "Weights"] if _is_product(row) else []
+    weights = max(multiplied, key=lambda tensor: prod(tensor.shape), default=None)
+    return OperandTypes(
+        inputs=tuple(tensor.datatype for tensor in row.inputs),
+        constants=tuple(tensor.datatype for tensor in row.constants),
+        outputs=tuple(tensor.datatype for tensor in row.outputs),
+        weights=weights.datatype if weights else None,
+    )
+
+
+def _merged_into(view: GraphView, named: frozenset[str]) -> Mapping[str, str]:
+    """Q/DQ nodes that no layer names, to the named one that does the same to the same tensor with the same scale."""
+    alike: dict[Hashable, list[str]] = {}
+    for node in view.graph.nodes:
+        if node.op_type in QDQ:
+            alike.setdefault(_effect(view, node), []).append(node.name)
+    return dict(pair for names in alike.values() for pair in _pairs(names, named))
+
+
+def _pairs(names: list[str], named: frozenset[str]) -> Iterable[tuple[str, str]]:
+    kept = next((name for name in names if name in named), None)
+    return ((name, kept) for name in names if name not in named) if kept is not None else ()
+
+
+def _effect(view: GraphView, node: OnnxNode) -> Hashable:
+    """The same for Q/DQ nodes that give the same from the same tensor."""
+    maker = view.producers.get(node.inputs[0])
+    read = _effect(view, maker) if maker is not None and maker.op_type in QUANTIZE else node.inputs[0]
+    scale = scale_of(view, node)
+    key = None if scale is None else scale.name if scale.value is None else (scale.dtype, scale.value.tobytes())
+    return node.op_type, read, key
