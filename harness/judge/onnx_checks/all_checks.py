@@ -1,10 +1,11 @@
-"""All checks of an ONNX graph, in the order of their ids."""
+"""All checks of an ONNX graph, in the order of their ids, and each as one judgement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from harness.judge.checked import Looked, judged
 from harness.judge.onnx_checks.blocks import blocks_alike, counts_match
 from harness.judge.onnx_checks.finding import Findings
 from harness.judge.onnx_checks.format import standard_format
@@ -12,13 +13,13 @@ from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantiza
 from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
 from harness.judge.onnx_checks.size import bytes_as_predicted, fp8_flop_share
-from harness.judge.onnx_checks.weights import scale_agrees_with_data, weights_survive_rounding
+from harness.judge.onnx_checks.weights import fp8_weights, scale_agrees_with_data, weights_survive_rounding
 from harness.judge.onnx_graph import why_not_folded
-from harness.judge.structure import QDQ, GraphView
+from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
 from harness.records.findings import GraphSummary
 from harness.records.graph import RoundTrip, WeightStatistics
 from harness.records.policy import RecipePolicy
-from harness.records.verdict import Severity
+from harness.records.verdict import Judgement, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,31 @@ CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
     "O13": lambda seen, policy: shared_inputs_share_scales(seen.view, policy),
     "O14": lambda seen, policy: bytes_as_predicted(seen.view, policy),
 }
+
+
+# How many things each check looks at. A check that looked at nothing has shown nothing.
+_LOOKED_AT: Mapping[str, Callable[[Evidence], int]] = {
+    "O1": lambda seen: len(seen.view.graph.nodes),
+    "O2": lambda seen: sum(len(block.gemms) for block in seen.view.blocks),
+    "O3": lambda seen: len(seen.view.of_types(PRODUCTS)),
+    "O4": lambda seen: len(seen.view.of_types(QDQ)),
+    "O5": lambda seen: len(seen.view.of_types(QDQ)),
+    "O6": lambda seen: len(seen.view.of_types(QUANTIZE)),
+    "O7": lambda seen: len(list(fp8_weights(seen.view))),
+    "O8": lambda seen: len(seen.trips or {}),
+    "O9": lambda seen: len(seen.view.of_types(QDQ)),
+    "O10": lambda seen: len(seen.view.of_types(PRODUCTS | {"Gather"})),
+    "O11": lambda seen: len(seen.view.blocks),
+    "O12": lambda seen: len(seen.view.graph.nodes),
+    "O13": lambda seen: len(seen.view.of_types(QUANTIZE)),
+    "O14": lambda seen: len(seen.view.graph.constants) if seen.view.graph.file_bytes and seen.view.blocks else 0,
+}
+
+
+def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
+    """One check, `O1` to `O14`, as a judgement of metric `check_O1` to `check_O14`; INVALID where it has nothing to look at."""
+    looked = Looked(n=_LOOKED_AT[check](seen), findings=CHECKS[check](seen, policy))
+    return judged(check, looked, policy)
 
 
 def all_findings(seen: Evidence, policy: RecipePolicy) -> Findings:
