@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.records.policy import RecipePolicy
-from harness.records.verdict import Direction, Finding, Judgement, Status
+from harness.records.verdict import Direction, Finding, Judgement, Severity, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Looked:
 def judged(check: str, looked: Looked, policy: RecipePolicy) -> Judgement:
     """A check as a judgement of metric `check_<id>`: the number of its findings, of which there may be none.
 
-    Findings of lower severity than the policy's are handed on and not counted.
+    Findings of lower severity than the policy's are handed on and not counted. What cannot be judged is told under every policy.
     """
     counted = [found for found in looked.findings if found.severity is policy.severity]
     why_not = looked.why_not or (
@@ -42,7 +42,7 @@ def judged(check: str, looked: Looked, policy: RecipePolicy) -> Judgement:
         direction=Direction.CEILING,
         n=looked.n,
         reason=why_not or _first_of(counted),
-        severity=policy.severity,
+        severity=Severity.GATE if why_not else policy.severity,
         findings=looked.findings,
     )
 

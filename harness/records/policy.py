@@ -166,7 +166,7 @@ class CheckLimits:
     relative_error: float = 0.075
     coverage: float = 0.98
     weights_relative: float = 0.02
-    weights_overhead_bytes: float = 65536
+    weights_overhead_bytes: float = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ def engine_facts(seen: EngineEvidence, policy: RecipePolicy) -> Findings:
 def _facts(seen: EngineEvidence) -> Iterator[str]:
     rows = seen.table.rows
     streams = {row.stream for row in rows if row.stream is not None}
-    yield f"{len(rows)} layers on {len(streams) or 'an unknown number of'} stream{'s' if len(streams) != 1 else ''}"
+    yield f"{len(rows)} layers" + (f" on {len(streams)} stream{'s' if len(streams) > 1 else ''}" if streams else "")
     if seen.memory is not None:
         known = (("weight", seen.memory.weights_bytes), ("activation", seen.memory.activation_bytes))
         yield from (f"{count:,} {word} bytes" for word, count in known if count is not None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.judge.checked import Looked, judged
 from harness.judge.onnx_checks.blocks import blocks_alike, counts_match
 from harness.judge.onnx_checks.finding import Findings
-from harness.judge.onnx_checks.format import standard_format
+from harness.judge.onnx_checks.format import node_names, standard_format
 from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
 from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
@@ -17,7 +17,7 @@ from harness.judge.onnx_checks.weights import fp8_weights, scale_agrees_with_dat
 from harness.judge.onnx_graph import why_not_folded
 from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
 from harness.records.findings import GraphSummary
-from harness.records.graph import RoundTrip, WeightStatistics
+from harness.records.graph import OnnxGraph, RoundTrip, WeightStatistics
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Judgement, Severity
 
@@ -30,16 +30,18 @@ class Evidence:
         statistics: of its FP8 constants, by name; None for one that cannot be read.
         reference: the graph before quantization, where there is one.
         trips: with a reference, each weight GEMM's distance from it, by node name; None for what cannot be compared.
+        as_read: the graph before its nodes were given names of their own; None where the view is of the graph as it was read.
     """
 
     view: GraphView
     statistics: Mapping[str, WeightStatistics | None] = field(default_factory=dict[str, "WeightStatistics | None"])
     reference: GraphView | None = None
     trips: Mapping[str, RoundTrip | None] | None = None
+    as_read: OnnxGraph | None = None
 
 
 CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
-    "O1": lambda seen, policy: standard_format(seen.view, policy),
+    "O1": lambda seen, policy: (*node_names(seen.as_read or seen.view.graph, seen.view, policy), *standard_format(seen.view, policy)),
     "O2": lambda seen, policy: both_operands_quantized(seen.view, policy),
     "O3": lambda seen, policy: no_half_quantized_product(seen.view, policy),
     "O4": lambda seen, policy: weights_stored_in_fp8(seen.view, policy),
@@ -82,9 +84,9 @@ def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
 
 
 def all_findings(seen: Evidence, policy: RecipePolicy) -> Findings:
-    """What every check finds. Of a graph without any Q/DQ node, O12 alone says so: the rest would say it once a node."""
+    """What every check finds. Of a graph without any Q/DQ node, O12 says so: the rest would say it once a node."""
     is_bare = policy.block_gemms_fp8 and seen.view.blocks and not seen.view.of_types(QDQ)
-    checks = {"O12": CHECKS["O12"]} if is_bare else CHECKS
+    checks = {check: CHECKS[check] for check in ("O1", "O12")} if is_bare else CHECKS
     return tuple(found for check in checks.values() for found in check(seen, policy))
 
 
