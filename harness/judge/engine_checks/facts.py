@@ -15,6 +15,7 @@ from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding, Severity
 
 _ATTENTION = re.compile(r"_?(gem[mv]_mha(_v\d+)?)")
+_STUB = "STUB"  # what TensorRT-RTX calls every kernel when it compiles ahead of time
 _FAMILY_PARTS = 4  # `sm90_xmma_gemm_e4m3f16`: GPU, generator, operation, operand types
 
 
@@ -35,12 +36,14 @@ def _facts(seen: EngineEvidence) -> Iterator[str]:
     attention = Counter(match[1] for row in rows if (match := _ATTENTION.match(row.name)) is not None)
     yield f"fused attention {_counted(attention)}"
     yield f"products {_counted(Counter(_family(row.tactic) for row in rows if row.kind in GEMM_KINDS | CONVOLUTION_KINDS))}"
-    yield f"moving layers {_moves(seen)}"
+    yield f"layers that only move {_moves(seen)}"
     yield f"layers name {coverage(seen).words()}"
 
 
 def _family(tactic: str) -> str:
-    return "_".join(tactic.strip("_").split("_")[:_FAMILY_PARTS]) or "unnamed"
+    if not tactic or _STUB in tactic:
+        return "left to the device"
+    return "_".join(tactic.strip("_").split("_")[:_FAMILY_PARTS])
 
 
 def _counted(counts: Counter[str]) -> str:
