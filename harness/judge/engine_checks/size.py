@@ -17,7 +17,7 @@ _HALF_BYTES = 2
 
 
 def weights_as_predicted(seen: EngineEvidence, policy: RecipePolicy) -> Findings:
-    """E8: weight bytes lie around what shapes predict. Where the table lists constants, the first weight kept wider is named."""
+    """E8: weight bytes lie around what shapes predict. Of too many, the weights that a table lists as wider than FP8 are named."""
     observed = seen.memory.weights_bytes if seen.memory else None
     if observed is None:
         return ()
@@ -29,8 +29,9 @@ def weights_as_predicted(seen: EngineEvidence, policy: RecipePolicy) -> Findings
         if observed > ceiling
         else "weights are missing, or more of them are FP8 than the policy says"
     )
-    place = _kept_wide(seen, policy) if observed > ceiling else None
-    return (finding("E8", policy, seen.view, place, found=f"{observed:,} weight bytes", expected=f"{floor:,} to {ceiling:,}", why=why),)
+    places = _kept_wide(seen, policy) if observed > ceiling else []
+    found, expected = f"{observed:,} weight bytes", f"{floor:,} to {ceiling:,}"
+    return tuple(finding("E8", policy, seen.view, place, found=found, expected=expected, why=why) for place in places or [None])
 
 
 def weight_bounds(view: GraphView, policy: RecipePolicy) -> tuple[int, int]:
@@ -47,12 +48,12 @@ def _padding(view: GraphView) -> int:
     return sum(_HALF_BYTES * (_CHANNELS - shape[1]) * shape[0] * prod(shape[2:]) for shape in shapes if 1 < shape[1] < _CHANNELS)
 
 
-def _kept_wide(seen: EngineEvidence, policy: RecipePolicy) -> OnnxNode | None:
-    """The first block GEMM none of whose layers holds a weight of one byte an element, where one is promised."""
+def _kept_wide(seen: EngineEvidence, policy: RecipePolicy) -> list[OnnxNode]:
+    """Block GEMMs none of whose layers holds a weight of one byte an element, where one is promised."""
     if not policy.block_gemms_fp8 or not seen.table.lists_constants:
-        return None
+        return []
     gemms = (gemm.node for block in seen.view.blocks for gemm in block.gemms)
-    return next((node for node in gemms if not _holds_fp8(seen, node)), None)
+    return [node for node in gemms if not _holds_fp8(seen, node)]
 
 
 def _holds_fp8(seen: EngineEvidence, node: OnnxNode) -> bool:
