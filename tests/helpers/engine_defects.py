@@ -191,9 +191,10 @@ def copied_between_kernels(seen: EngineEvidence, block: int) -> Planted:
 
 
 def reformatted(seen: EngineEvidence, block: int) -> Planted:
-    node = _gemm(seen, block, "fc")
-    row = _product_row(seen, node)
-    return _with(seen, [(row, (_new_row("Reformatting CopyNode", row, node.name, kind="Reformat"), row))]), node.name
+    """A layer that names what follows it, and says by its kind alone that it computes nothing."""
+    gemm = _gemm(seen, block, "fc")
+    bias, row = seen.view.consumers[gemm.outputs[0]][0], _product_row(seen, gemm)
+    return _with(seen, [(row, (row, _new_row("Reformatting CopyNode", row, bias.name, kind="Reformat")))]), bias.name
 
 
 # -- E8: bytes --------------------------------------------------------------------------------------------------------------------
@@ -250,6 +251,15 @@ def output_in_fp32(seen: EngineEvidence, block: int) -> Planted:
     return replace(changed, table=replace(changed.table, ports=ports)), seen.view.producers[name].name
 
 
+def input_in_fp32(seen: EngineEvidence, block: int) -> Planted:
+    """The whole engine's input, likewise."""
+    name = seen.view.graph.inputs[0].name
+    row = next(row for row in seen.table.rows if name in {tensor.name for tensor in row.inputs})
+    ports = tuple(replace(port, datatype="Float") if port.name == name else port for port in seen.table.ports)
+    changed = _change(seen, row, inputs=_typed(row.inputs, "Float"))
+    return replace(changed, table=replace(changed.table, ports=ports)), seen.view.consumers[name][0].name
+
+
 @dataclass(frozen=True)
 class Defect:
     """One way to break an engine, and the check meant to find it."""
@@ -274,5 +284,5 @@ DEFECTS = (
     Defect("E6", softmax_pair_emulated, ("attention",)),
     *(Defect("E7", plant) for plant in (transposed_by_itself, copied_between_kernels, reformatted)),
     *(Defect("E8", plant) for plant in (weight_kept_wide, weight_lost)),
-    *(Defect("E9", plant) for plant in (product_writes_fp32, activation_function_in_fp32, weight_in_fp32, output_in_fp32)),
+    *(Defect("E9", plant) for plant in (product_writes_fp32, activation_function_in_fp32, weight_in_fp32, output_in_fp32, input_in_fp32)),
 )

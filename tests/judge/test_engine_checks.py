@@ -13,6 +13,7 @@ from harness.judge.engine_checks.coverage import coverage
 from harness.judge.engine_checks.evidence import EngineEvidence
 from harness.judge.engine_checks.moves import bytes_moved, moves_by_block, moving_rows
 from harness.judge.engine_checks.size import weight_bounds
+from harness.records.observations import LayerTensor
 from harness.records.verdict import Severity, Status
 from tests.helpers.engine_defects import DEFECTS, RECIPES, Defect, quantization_of_a_block_not_named
 from tests.helpers.engine_tables import promise, stored_engine
@@ -106,6 +107,15 @@ def test_a_finding_names_node_and_block_and_says_what_to_do():
     assert "look at what stands between" in found.message
 
 
+def test_a_budget_for_layers_that_only_quantize_is_kept_to():
+    defect = next(one for one in DEFECTS if one.name == "quantize_alone")
+    one, _ = planted(stored_engine("image", "linear"), [(defect, FIRST)])
+    two, _ = planted(one, [(defect, LAST)])
+    policy = replace(promise("linear"), unfused_qdq=1)
+
+    assert [len(CHECKS["E5"](seen, policy)) for seen in (one, two)] == [0, 2]
+
+
 def test_without_a_baseline_moving_layers_are_not_judged():
     answer = judgement("E7", replace(stored_engine("image", "linear"), approved_moves=None), promise("linear"))
 
@@ -118,6 +128,39 @@ def test_the_only_layer_that_moves_pads_the_picture_by_a_channel():
 
     assert bytes_moved(moving_rows(clean)) == 2 * 224 * 224 * (3 + 4)
     assert moves_by_block(clean) == {None: (1, 702_464)}
+
+
+def test_a_kernel_that_scales_what_a_merged_product_made_does_not_only_move():
+    """q, k and v of the text tower are one product, whose three weight scales the next kernel multiplies with."""
+    clean = stored_engine("text", "linear")
+
+    assert sum(row.name.startswith("__myl_MulAdd") for row in clean.table.rows) == 12
+    assert moving_rows(clean) == []
+
+
+def test_a_source_that_lists_ports_is_believed_over_its_layers():
+    clean = stored_engine("image", "linear")
+    ports = (LayerTensor(name="image", shape=(), datatype="Float"), LayerTensor(name="embedding", shape=(), datatype="Half"))
+
+    [found] = CHECKS["E9"](replace(clean, table=replace(clean.table, ports=ports)), promise("linear"))
+
+    assert (found.node, found.found, found.expected) == ("/tower/conv1/Conv", "image is Float", "Half, as in the FP16 engine")
+
+
+def test_a_product_may_not_write_fp32_because_a_norm_is_fused_with_it():
+    clean = stored_engine("image", "linear")
+    node = clean.view.blocks[0].gemms[-1].node.name
+    norm = next(one.name for one in clean.view.graph.nodes if one.op_type == "LayerNormalization")
+    rows = tuple(
+        replace(row, onnx_nodes=(norm, *row.onnx_nodes), outputs=tuple(replace(one, datatype="Float") for one in row.outputs))
+        if node in row.onnx_nodes
+        else row
+        for row in clean.table.rows
+    )
+
+    [found] = CHECKS["E9"](replace(clean, table=replace(clean.table, rows=rows)), promise("linear"))
+
+    assert found.node == node
 
 
 def test_weight_bytes_that_no_builder_told_are_not_judged():

@@ -8,7 +8,6 @@ from harness.judge.engine_checks.coverage import merged_alike
 from harness.judge.engine_checks.evidence import EngineEvidence
 from harness.judge.engine_flops import fp8_flop_share
 from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.structure import DEQUANTIZE, PRODUCTS, QUANTIZE
 from harness.records.graph import OnnxNode
@@ -52,7 +51,7 @@ def emulations(seen: EngineEvidence) -> Iterator[tuple[OnnxNode, LayerRow]]:
     for quantizes, undoes in pairs(seen):
         for row in _carrying(seen, quantizes):
             undone = [node for node in undoes if node.name in row.onnx_nodes]
-            if undone and row.kind not in GEMM_KINDS | CONVOLUTION_KINDS and not any(_multiplied(seen, node, row) for node in undoes):
+            if undone and not any(_multiplied(seen, node, row) for node in undoes):
                 yield next(node for node in quantizes if node.name in row.onnx_nodes), row
 
 
