@@ -30,6 +30,7 @@ class Capability(StrEnum):
 
     FP8 = "fp8"  # runs or compiles graphs with FP8 Q/DQ nodes
     LAYER_TABLE = "layer_table"  # its build log holds the engine's layers
+    MEMORY_FIGURES = "memory_figures"  # its build log says what the engine's activations need
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
 

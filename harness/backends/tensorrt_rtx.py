@@ -38,7 +38,7 @@ class TensorRtRtxBackend:
     """Compiles for one compute capability; no driver needed."""
 
     name = "tensorrt_rtx"
-    capabilities = frozenset({Capability.FP8, Capability.LAYER_TABLE, Capability.COMPILES_FOR_GPU})
+    capabilities = frozenset({Capability.FP8, Capability.LAYER_TABLE, Capability.MEMORY_FIGURES, Capability.COMPILES_FOR_GPU})
 
     @property
     def version(self) -> str:

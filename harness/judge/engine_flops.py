@@ -7,6 +7,7 @@ from math import prod
 
 from harness.judge.engine_graph import attention_not_fp8, cannot_judge, carriers_of
 from harness.judge.engine_rows import convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
+from harness.judge.onnx_checks.finding import finding
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable
@@ -77,8 +78,8 @@ def _judged(view: GraphView, flops: Mapping[str, int], table: LayerTable, policy
     share = 1 - sum(flops[name] for name in wide) / total
     if share >= floor:
         return _share(Status.PASS, share, floor, len(flops), policy)
-    heaviest = sorted(wide, key=lambda name: -flops[name])
-    findings = tuple(_finding(view, name, flops[name] / total, wide[name], policy) for name in heaviest)
+    heaviest, nodes = sorted(wide, key=lambda name: -flops[name]), products(view)
+    findings = tuple(_finding(view, nodes[name], flops[name] / total, wide[name], policy) for name in heaviest)
     return _share(Status.FAIL, share, floor, len(flops), policy, f"{findings[0].message} ({len(findings)} such nodes)", findings)
 
 
@@ -93,18 +94,10 @@ def _why_not(view: GraphView, name: str, carriers: Mapping[str, list[LayerRow]],
     return None if words is None or multiplies_fp8_activations(rows) else words
 
 
-def _finding(view: GraphView, name: str, share: float, words: str, policy: RecipePolicy) -> Finding:
-    blocks = {gemm.node.name: block.index for block in view.blocks for gemm in block.gemms}
-    blocks |= {part: block.index for block in view.blocks for part in block.core.node_names}
-    return Finding(
-        check="E3",
-        severity=policy.severity,
-        node=name,
-        block=blocks.get(name),
-        found=words,
-        expected="a product of FP8 operands",
-        message=f"{name}, {share:.1%} of all FLOPs: {words}",
-    )
+def _finding(view: GraphView, node: OnnxNode, share: float, words: str, policy: RecipePolicy) -> Finding:
+    found = f"{share:.1%} of all FLOPs not in FP8: {words}"
+    why = "FP8 wins time where the arithmetic is; quantize both operands of the heaviest products first"
+    return finding("E3", policy, view, node, found=found, expected="a product of FP8 operands", why=why)
 
 
 def _share(

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from harness.judge.engine_rows import is_fp8, why_not_fp8
+from harness.judge.onnx_checks.finding import finding
 from harness.judge.onnx_graph import unjudged_blocks
 from harness.judge.structure import QDQ, AttentionCore, Block, GraphView, WeightGemm
 from harness.records.observations import LayerRow, LayerTable
@@ -25,16 +26,16 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     Half the weight bytes do not prove this: weights stored in FP8 and widened inside a half-precision kernel need as little.
     """
     carriers = carriers_of(table)
-    gemms = [(block, gemm) for block in view.blocks for gemm in block.gemms]
-    unseen = [gemm.node.name for _, gemm in gemms if gemm.node.name not in carriers]
+    gemms = [gemm for block in view.blocks for gemm in block.gemms]
+    unseen = [gemm.node.name for gemm in gemms if gemm.node.name not in carriers]
     if not gemms or view.irregularity:
         return unjudged_blocks("block_gemms_fp8", view)
     if unseen:
         return cannot_judge("block_gemms_fp8", unseen, len(gemms))
-    defects = [(block, gemm, words) for block, gemm in gemms if (words := _why_not(gemm, table, carriers))]
+    defects = [(gemm, words) for gemm in gemms if (words := _why_not(gemm, table, carriers))]
     good = len(gemms) - len(defects)
     expected = len(gemms) if policy.block_gemms_fp8 else 0
-    findings = tuple(_gemm_finding(policy, *defect) for defect in defects) if policy.block_gemms_fp8 else ()
+    findings = tuple(_gemm_finding(view, policy, gemm, words) for gemm, words in defects) if policy.block_gemms_fp8 else ()
     return _judgement("block_gemms_fp8", good, expected, Direction.EQUAL, len(gemms), policy, findings)
 
 
@@ -47,7 +48,7 @@ def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     if unseen:
         return cannot_judge("fused_attention", unseen, len(view.blocks))
     broken = [block for block in view.blocks if not _is_fused(block.core, table)]
-    findings = tuple(_attention_finding(policy, block, carriers) for block in broken) if policy.fused_attention else ()
+    findings = tuple(_attention_finding(view, policy, block, carriers) for block in broken) if policy.fused_attention else ()
     expected = len(view.blocks) if policy.fused_attention else 0
     good = len(view.blocks) - len(broken)
     return _judgement("fused_attention", good, expected, Direction.FLOOR, len(view.blocks), policy, findings)
@@ -68,7 +69,7 @@ def fused_attention_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy
     defects = [(block, words) for block in view.blocks if (words := attention_not_fp8(block.core, carriers))]
     good = len(view.blocks) - len(defects)
     expected = len(view.blocks) if policy.attention_fp8 else 0
-    findings = tuple(_attention_fp8_finding(policy, *defect) for defect in defects) if policy.attention_fp8 else ()
+    findings = tuple(_attention_fp8_finding(view, policy, *defect) for defect in defects) if policy.attention_fp8 else ()
     return _judgement(metric, good, expected, Direction.EQUAL, len(view.blocks), policy, findings)
 
 
@@ -80,7 +81,7 @@ def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Jud
         return cannot_judge("unfused_qdq", pairs, len(table.rows))
     graph_inputs = {port.name for port in view.graph.inputs}
     alone = [row for row in table.rows if _is_only_qdq(row, view) and not graph_inputs & {tensor.name for tensor in row.inputs}]
-    findings = tuple(_qdq_finding(policy, row) for row in alone)
+    findings = tuple(_qdq_finding(view, policy, row) for row in alone)
     return _judgement("unfused_qdq", len(alone), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
 
 
@@ -165,51 +166,28 @@ def cannot_judge(metric: str, unseen: list[str], n: int) -> Judgement:
     )
 
 
-def _gemm_finding(policy: RecipePolicy, block: Block, gemm: WeightGemm, words: str) -> Finding:
-    return Finding(
-        check="E2",
-        severity=policy.severity,
-        node=gemm.node.name,
-        block=block.index,
-        found=words,
-        expected="a matrix product of FP8 activations and FP8 weights",
-        message=f"block {block.index}: {gemm.node.name}: {words}",
-    )
+def _gemm_finding(view: GraphView, policy: RecipePolicy, gemm: WeightGemm, words: str) -> Finding:
+    expected = "a matrix product of FP8 activations and FP8 weights"
+    why = "a file of half the size does not prove FP8 compute; look at what stands between its Q/DQ nodes and the product"
+    return finding("E2", policy, view, gemm.node, found=words, expected=expected, why=why)
 
 
-def _attention_finding(policy: RecipePolicy, block: Block, carriers: Mapping[str, list[LayerRow]]) -> Finding:
+def _attention_finding(view: GraphView, policy: RecipePolicy, block: Block, carriers: Mapping[str, list[LayerRow]]) -> Finding:
     layers = list(dict.fromkeys(row.name for name in _matmuls(block.core) for row in carriers[name]))
     found = f"attention is split over {', '.join(layers)}"
-    return Finding(
-        check="E4",
-        severity=policy.severity,
-        node=block.core.softmax.name,
-        block=block.index,
-        found=found,
-        expected="one layer that carries both MatMuls and the Softmax",
-        message=f"block {block.index}: {found}",
-    )
+    expected = "one layer that carries both MatMuls and the Softmax"
+    why = "every piece writes the scores to memory and reads them back; quantize q, k, v and the softmax together, or none of them"
+    return finding("E4", policy, view, block.core.softmax, found=found, expected=expected, why=why)
 
 
-def _attention_fp8_finding(policy: RecipePolicy, block: Block, words: str) -> Finding:
-    return Finding(
-        check="E2",
-        severity=policy.severity,
-        node=block.core.softmax.name,
-        block=block.index,
-        found=words,
-        expected="one fused attention layer that reads q, k and v in FP8",
-        message=f"block {block.index}: {words}, expected q, k and v in FP8",
-    )
+def _attention_fp8_finding(view: GraphView, policy: RecipePolicy, block: Block, words: str) -> Finding:
+    expected = "one fused attention layer that reads q, k and v in FP8"
+    why = "fused attention in half precision gains nothing from its Q/DQ; put them after the scaling of q, and on all of q, k and v"
+    return finding("E2", policy, view, block.core.softmax, found=words, expected=expected, why=why)
 
 
-def _qdq_finding(policy: RecipePolicy, row: LayerRow) -> Finding:
-    return Finding(
-        check="E5",
-        severity=policy.severity,
-        node=row.onnx_nodes[0],
-        block=None,
-        found=f"layer {row.name} only carries {', '.join(row.onnx_nodes)}",
-        expected="every Q/DQ node fused into the layer before or after it",
-        message=f"layer {row.name} does nothing but {', '.join(row.onnx_nodes)}",
-    )
+def _qdq_finding(view: GraphView, policy: RecipePolicy, row: LayerRow) -> Finding:
+    node = next(node for node in view.graph.nodes if node.name == row.onnx_nodes[0])
+    found = f"layer {row.name} does nothing but {', '.join(row.onnx_nodes)}"
+    why = "a kernel that only rounds reads and writes a whole tensor; find what keeps it from the kernel before or after it"
+    return finding("E5", policy, view, node, found=found, expected="every Q/DQ node fused into a layer beside it", why=why)

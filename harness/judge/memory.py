@@ -15,7 +15,7 @@ def bytes_against_baseline(
     moves the figure by a few hundred bytes, which `relative_margin` covers when the graphs differ.
 
     Args:
-        metric: `weights_bytes` or `plan_bytes`.
+        metric: such as `weights_bytes`.
         observed, approved: in bytes; None when the source does not say, or when there is no baseline.
         is_same_graph: whether both engines come from one ONNX file, by digest.
         relative_margin: for different graphs; 0.001 is a thousandth.
@@ -26,7 +26,8 @@ def bytes_against_baseline(
         return _bytes(metric, Status.NO_BASELINE, observed, None, "no baseline of this key; run with --baselines=create to store one")
     margin = 0.0 if is_same_graph else relative_margin
     if observed > approved * (1 + margin):
-        excess = f"{observed - approved:+,.0f} bytes ({observed / approved - 1:+.3%})"
+        share = f" ({observed / approved - 1:+.3%})" if approved else ""
+        excess = f"{observed - approved:+,.0f} bytes{share}"
         return _bytes(metric, Status.FAIL, observed, approved, f"{excess}; {_graphs(is_same_graph)}")
     if observed < approved * (1 - margin):
         saved = f"{observed - approved:+,.0f} bytes; approve the smaller figure with --baselines=update"

@@ -22,6 +22,8 @@ from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
 
 if TYPE_CHECKING:
+    from harness.judge.engine_checks.evidence import EngineEvidence
+    from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
     from harness.pipeline.seeing import LatencyPair, Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from harness.store.run_directory import RunDirectory
 
 # What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
-STORED_METRICS = frozenset({"centred_snr_db", "latency_ratio", "plan_bytes", "weights_bytes"})
+STORED_METRICS = frozenset(
+    {"activation_bytes", "centred_snr_db", "check_E7", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
+)
 
 Subject = EngineSpec | PreparedSpec
 
@@ -70,6 +74,31 @@ class Observer:
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""
         return self._pipeline.graph(subject.encoder, subject.recipe)
+
+    def graph_evidence(self, subject: Subject, *, beside_fp16: bool = False) -> Evidence:
+        """What the checks O1 to O14 look at.
+
+        Args:
+            beside_fp16: with the FP16 export of the same encoder, which then has to be made.
+        """
+        return self._pipeline.graph_evidence(subject.encoder, subject.recipe, beside_fp16=beside_fp16)
+
+    def engine_evidence(self, engine: EngineSpec, *, beside_fp16: bool = False) -> EngineEvidence:
+        """What the checks E1 to E10 look at.
+
+        Args:
+            beside_fp16: with the layers of the same encoder's FP16 engine, which then has to be built.
+        """
+        from harness.judge.engine_checks.evidence import EngineEvidence
+
+        return EngineEvidence(
+            view=self.graph(engine),
+            table=self.layers(engine),
+            flop_floor=self.limit("fp8_flop_share", engine),
+            reference=self.layers(self.fp16_of(engine)) if beside_fp16 else None,
+            memory=self._pipeline.memory_or_none(engine),
+            approved_moves=self.approved("check_E7", engine),
+        )
 
     def layers(self, engine: EngineSpec) -> LayerTable:
         """The engine's layer table."""

@@ -16,6 +16,7 @@ from harness.records.run import EngineRow
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 
 if TYPE_CHECKING:
+    from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
 
 # Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
@@ -49,6 +50,10 @@ class Pipeline:
         """The exported graph, with its structure."""
         return self._once(("graph", encoder, recipe), lambda: self._graph(encoder, recipe))
 
+    def graph_evidence(self, encoder: EncoderSpec, recipe: Recipe, *, beside_fp16: bool) -> Evidence:
+        """What the checks of a graph look at; with the FP16 export to compare it with, or without."""
+        return self._once(("evidence", encoder, recipe, beside_fp16), lambda: self._graph_evidence(encoder, recipe, beside_fp16))
+
     def layers(self, spec: EngineSpec) -> LayerTable:
         """The engine's layer table."""
         return self._once(("layers", spec), lambda: self._layers(spec))
@@ -56,6 +61,13 @@ class Pipeline:
     def memory(self, spec: EngineSpec) -> MemoryReading:
         """What the engine needs, in bytes."""
         return self._once(("memory", spec), lambda: self._memory(spec))
+
+    def memory_or_none(self, spec: EngineSpec) -> MemoryReading | None:
+        """None where a log does not say: the figure is then unknown in the record, and the gate that needs it fails."""
+        try:
+            return self.memory(spec)
+        except EnginegateError:
+            return None
 
     def reference(self, encoder: EncoderSpec) -> Embeddings:
         """FP32 embeddings of the evaluation inputs, by PyTorch."""
@@ -88,7 +100,7 @@ class Pipeline:
     def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None) -> EngineRow:
         """The engine as run records list it. `layer_table` is where its table was kept."""
         artifact = self.maker.engine(spec)
-        memory = self._memory_or_none(spec)
+        memory = self.memory_or_none(spec)
         source = artifact.source
         return EngineRow(
             encoder=spec.encoder.name,
@@ -109,13 +121,6 @@ class Pipeline:
             repairs=source.repairs if source else (),
         )
 
-    def _memory_or_none(self, spec: EngineSpec) -> MemoryReading | None:
-        """None where a log does not say: the figure is then unknown in the record, and the gate that needs it fails."""
-        try:
-            return self.memory(spec)
-        except EnginegateError:
-            return None
-
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
         return self.maker.inputs(encoder, "evaluation", self._evaluation_rows)
 
@@ -131,6 +136,11 @@ class Pipeline:
         from harness.measure.onnx_graph import read_onnx_graph
 
         return GraphView(read_onnx_graph(self.maker.onnx(encoder, recipe).path))
+
+    def _graph_evidence(self, encoder: EncoderSpec, recipe: Recipe, beside_fp16: bool) -> Evidence:
+        from harness.pipeline.evidence import graph_evidence
+
+        return graph_evidence(self.graph(encoder, recipe), reference=self.graph(encoder, Recipe.FP16) if beside_fp16 else None)
 
     def _layers(self, spec: EngineSpec) -> LayerTable:
         from harness.measure.layers import read_layer_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -13,7 +14,7 @@ from harness.plugin.run import run_of
 from harness.plugin.selection import Unable
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
-from harness.records.verdict import Judgement
+from harness.records.verdict import Finding, Judgement
 
 if TYPE_CHECKING:
     from harness.pipeline.observer import Observer
@@ -77,6 +78,18 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
         ledger.judge(observe.settle(judgement, subject))
 
     return expecting
+
+
+class Report(Protocol):
+    """Records findings about the test's engine that gate nothing."""
+
+    def __call__(self, findings: Iterable[Finding]) -> None: ...
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Say what is worth knowing. It is shown and kept with the run, and turns nothing red."""
+    return ledger_of(request.node).report
 
 
 class ShowTimings(Protocol):

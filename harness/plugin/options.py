@@ -26,7 +26,7 @@ MARKERS = (
     "benchmark: bytes and times against stored baselines",
     "conformance: what every backend must do alike",
     "gates(*metrics, needs='run', quantized=False): which metrics a test judges, what its engine must be able to do "
-    "(run, build, layers), and whether it is about quantized recipes only",
+    "(run, build, layers, memory), and whether it is about quantized recipes only",
 )
 
 # dest of our options, so that a run that names one is checked before collection.

@@ -6,7 +6,7 @@ reports and writes the run directory. So a worker that dies loses the verdict of
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from harness.errors import EnginegateError, UsageError
 from harness.plugin.run import run_of
 from harness.plugin.selection import Gates, Unable, subject_of
 from harness.records.spec import EngineSpec, PreparedSpec
-from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict
+from harness.records.verdict import Direction, Finding, Judgement, NotRun, Severity, Status, Suite, Verdict
 from harness.report.junit import properties
 from harness.report.words import SIGNS, figures
 
@@ -42,10 +42,14 @@ class Ledger:
         """Keep a judgement: a gate becomes a verdict, a report never does."""
         self.judged.add(judgement.metric)
         if judgement.severity is Severity.REPORT:
-            self.reports += _report_lines(judgement)
+            self.reports += _report_lines(judgement) if judgement.findings or judgement.unit != "findings" else []
         else:
             self._add(judgement)
-            self.reports += [(finding.check, finding.message) for finding in judgement.findings if finding.severity is Severity.REPORT]
+            self.report(finding for finding in judgement.findings if finding.severity is Severity.REPORT)
+
+    def report(self, findings: Iterable[Finding]) -> None:
+        """Keep findings that gate nothing."""
+        self.reports += [(finding.check, finding.message) for finding in findings]
 
     def not_run(self, unable: Unable) -> None:
         """Keep that no chosen backend can run this test's gates here."""

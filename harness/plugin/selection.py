@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from harness.contracts import Backend
 
 
+# What a test may need to be told of an engine: the capability to tell it, and what is said of a backend that cannot.
+_TOLD = {
+    "layers": (Capability.LAYER_TABLE, "it keeps no table of the engine's layers"),
+    "memory": (Capability.MEMORY_FIGURES, "it does not say what the engine's activations need"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unable:
     """A gate that none of the chosen backends can run here.
@@ -49,15 +56,15 @@ class Gates:
         """Read the closest marker of a test.
 
         Raises:
-            UsageError: `needs` is none of the three words.
+            UsageError: `needs` is none of the four words.
         """
         marker = definition.get_closest_marker("gates")
         stray = sorted(set(marker.kwargs) - {"needs", "quantized"}) if marker else []
         if stray:
             raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs and quantized")
         gates = cls(metrics=tuple(marker.args), **marker.kwargs) if marker else cls()
-        if gates.needs not in ("run", "build", "layers"):
-            raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build or layers")
+        if gates.needs not in ("run", "build", *_TOLD):
+            raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build, {' or '.join(_TOLD)}")
         return gates
 
     def why_not(self, backend: Backend, engine: EngineSpec) -> str | None:
@@ -65,11 +72,11 @@ class Gates:
         reason = backend.why_not(Action.BUILD, engine)
         if reason is None and self.needs == "run":
             reason = backend.why_not(Action.RUN, engine)
-        return reason if reason or self.fits(backend) else "it keeps no table of the engine's layers"
+        return reason if reason or self.fits(backend) else _TOLD[self.needs][1]
 
     def fits(self, backend: Backend) -> bool:
         """Whether the backend is of the kind that the test is about, whatever this machine can do."""
-        return self.needs != "layers" or Capability.LAYER_TABLE in backend.capabilities
+        return self.needs not in _TOLD or _TOLD[self.needs][0] in backend.capabilities
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

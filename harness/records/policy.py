@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -23,9 +23,11 @@ BOUNDED = {
     "fp8_flop_share": Direction.FLOOR,
 }
 MARGINS = {
+    "activation_bytes": "relative",
     "centred_snr_db": "absolute",
     "latency_ratio": "relative",
     "plan_bytes": "relative",
+    "reformat_bytes": "relative",
     "weights_bytes": "relative",
     "weights_ratio": "relative",
 }
@@ -136,6 +138,38 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptWide:
+    """One ONNX operator that an engine may compute in FP32, with the reason."""
+
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckLimits:
+    """The numbers that graph and engine checks hold figures to, as table `[checks]` of gate.toml gives them, with its reasons.
+
+    Attributes:
+        largest_code: O7: the largest FP8 code of a weight lies above it.
+        clipped, zeroed: O7: shares of a weight's codes at 448 and at zero above which they are reported, 0 to 1.
+        cosine: O8: of an FP8 weight, times its scale, with the weight it was made of, at least.
+        relative_error: O8: of one element of it, at most.
+        coverage: E1: least share of Q/DQ nodes that some layer names, 0 to 1.
+        weights_relative: E8: how far weight bytes may be from what shapes predict, as a share of it.
+        weights_overhead_bytes: E8: and how far beyond that, in bytes.
+    """
+
+    largest_code: float = 224.0
+    clipped: float = 0.06
+    zeroed: float = 0.05
+    cosine: float = 0.999
+    relative_error: float = 0.075
+    coverage: float = 0.98
+    weights_relative: float = 0.02
+    weights_overhead_bytes: float = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipePolicy:
     """What a recipe promises of every graph and engine made with it.
 
@@ -146,6 +180,8 @@ class RecipePolicy:
         attention_fp8: q, k, v and the softmax output are quantized as well, and that layer reads q, k and v in FP8.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
         kept_fp16: what stays in FP16 by intent.
+        kept_fp32: operators whose numbers an engine may keep in FP32 between two kernels; one list for every recipe of a gate.toml.
+        limits: of the checks; likewise.
     """
 
     severity: Severity
@@ -155,10 +191,16 @@ class RecipePolicy:
     reason: str
     attention_fp8: bool = False
     kept_fp16: tuple[Kept, ...] = ()
+    kept_fp32: tuple[KeptWide, ...] = ()
+    limits: CheckLimits = CheckLimits()
 
     def why_kept(self, kind: NodeKind) -> str | None:
         """Why nodes of this kind stay in FP16; None when the recipe does not say that they do."""
         return next((kept.reason for kept in self.kept_fp16 if kept.kind is kind), None)
+
+    def why_fp32(self, op_type: str) -> str | None:
+        """Why an engine may compute this ONNX operator in FP32; None when the recipe does not say so."""
+        return next((kept.reason for kept in self.kept_fp32 if kept.op_type == op_type), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +222,8 @@ class GatePolicy:
     policies: Mapping[str, RecipePolicy]
     bounds: tuple[Bound, ...]
     margins: tuple[Margin, ...] = ()
+    checks: CheckLimits = CheckLimits()
+    kept_fp32: tuple[KeptWide, ...] = ()
 
     def limit(self, metric: str, engine: EngineSpec) -> float:
         """The absolute limit of `metric` for `engine`.
@@ -205,7 +249,7 @@ class GatePolicy:
         """
         if recipe not in self.policies:
             raise BadGateFile(f"no [policy.{recipe}] table; expected one for every recipe that is gated, with a reason")
-        return self.policies[recipe]
+        return replace(self.policies[recipe], kept_fp32=self.kept_fp32, limits=self.checks)
 
 
 def _last(lines: tuple[Line, ...], metric: str, engine: EngineSpec, kind: str) -> Line:

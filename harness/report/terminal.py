@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.records.run import ReportFinding
 from harness.records.verdict import NotRun, Status, Verdict
@@ -12,6 +13,8 @@ from harness.report.words import by_reason, engine, figures, order, place, plain
 _HEADINGS = ("suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "verdict")
 _RIGHT = {"observed"}
 _GAP = "  "
+_DESCRIPTION = "E10"  # the check that describes each engine and asks nothing of anyone
+_CHECK = "check_"  # verdicts of single checks: `check_O1`
 _SHOWN_REPORTS = 20
 _RESET = "\x1b[0m"
 _COLOURS = {
@@ -27,6 +30,8 @@ def table(
     verdicts: Sequence[Verdict], not_run: Sequence[NotRun], reports: Sequence[ReportFinding], *, width: int = 120, colour: bool = False
 ) -> str:
     """All of a run: a line a gate, why those that are not PASS are not, report findings, what did not run, and a count.
+
+    All checks of one graph or engine that found nothing share a line; what only describes an engine is left to `summary.md`.
 
     Args:
         verdicts: the gates.
@@ -53,12 +58,51 @@ def table(
 def _rows(verdicts: Sequence[Verdict], *, colour: bool) -> list[str]:
     if not verdicts:
         return []
+    verdicts = list(_clean_checks_as_one(verdicts))
     cells = [_HEADINGS, *(_cells(verdict) for verdict in verdicts)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS))]
     lines = [_aligned(row, widths) for row in cells]
     if colour:
         lines[1:] = [_coloured(line, verdict.status) for line, verdict in zip(lines[1:], verdicts, strict=True)]
     return lines
+
+
+def _clean_checks_as_one(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
+    """The rows, with a single one for the checks of a subject that found nothing: a page of zeros would hide the one that is none."""
+    clean: dict[tuple[str, ...], list[Verdict]] = {}
+    for verdict in verdicts:
+        if _is_clean_check(verdict):
+            clean.setdefault(_subject(verdict), []).append(verdict)
+    for verdict in verdicts:
+        group = clean.get(_subject(verdict), []) if _is_clean_check(verdict) else []
+        if len(group) < 2:
+            yield verdict
+        elif verdict is group[0]:
+            yield replace(verdict, metric=f"checks {_spans(group)}", n=sum(one.n for one in group))
+
+
+def _is_clean_check(verdict: Verdict) -> bool:
+    return verdict.metric.startswith(_CHECK) and verdict.status is Status.PASS and verdict.unit == "findings"
+
+
+def _subject(verdict: Verdict) -> tuple[str, ...]:
+    return verdict.suite, verdict.encoder, verdict.recipe, engine(verdict)
+
+
+def _spans(checks: Sequence[Verdict]) -> str:
+    """`O1-O12 O14`."""
+    names = sorted((check.metric.removeprefix(_CHECK) for check in checks), key=_number_of)
+    spans: list[list[str]] = []
+    for name in names:
+        if spans and _number_of(name) == _number_of(spans[-1][-1]) + 1:
+            spans[-1].append(name)
+        else:
+            spans.append([name])
+    return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 2 else " ".join(span) for span in spans)
+
+
+def _number_of(name: str) -> int:
+    return int(name[1:])
 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:
@@ -114,13 +158,18 @@ def _first_of(gates: Sequence[Verdict]) -> str:
 def _reports(reports: Sequence[ReportFinding], width: int) -> Iterator[str]:
     """Findings, a line for each engine and check: a recipe that loses something loses it in every block."""
     grouped: dict[tuple[str, str], list[str]] = {}
+    described = [report for report in reports if report.check == _DESCRIPTION]
     for report in reports:
+        if report.check == _DESCRIPTION:
+            continue
         grouped.setdefault((place(report), report.check), []).append(report.message)
     for (where, check), messages in list(grouped.items())[:_SHOWN_REPORTS]:
         more = f" and {len(messages) - 1} more like it" if len(messages) > 1 else ""
         yield from _wrapped(f"report {where} {check}: {messages[0]}{more}", width)
     if len(grouped) > _SHOWN_REPORTS:
         yield f"report: {len(grouped) - _SHOWN_REPORTS} more kinds in run.json"
+    if described:
+        yield f"report: {len(described)} engine{'s' if len(described) > 1 else ''} described in summary.md"
 
 
 def _not_run(not_run: Sequence[NotRun], width: int) -> Iterator[str]:

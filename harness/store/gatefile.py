@@ -5,6 +5,8 @@ schema = "enginegate/gate/1"
 [evaluation]                 # rows, reason
 [policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8 (default false)
 [policy.linear.kept_fp16]    # convolution, embedding, attention, projection: why each stays in FP16
+[checks]                     # name of a limit = {limit, reason}
+[kept_fp32]                  # ONNX operator = why an engine may keep its numbers in FP32
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
 """
@@ -16,14 +18,26 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from harness.errors import BadGateFile, UsageError
-from harness.records.policy import BOUNDED, MARGINS, Bound, Defaults, GatePolicy, Kept, Margin, NodeKind, RecipePolicy
+from harness.records.policy import (
+    BOUNDED,
+    MARGINS,
+    Bound,
+    CheckLimits,
+    Defaults,
+    GatePolicy,
+    Kept,
+    KeptWide,
+    Margin,
+    NodeKind,
+    RecipePolicy,
+)
 from harness.records.spec import EncoderSpec, Recipe, normalized_target
 from harness.records.verdict import Direction, Severity
 from harness.store.packaged import packaged
@@ -31,6 +45,7 @@ from harness.store.packaged import packaged
 GATE_SCHEMA = "enginegate/gate/1"
 
 _DEFAULTS = ("encoders", "recipes", "backends", "targets")
+_OF_ALL_RECIPES = ("kept_fp32", "limits")  # parts of a recipe's policy that the file says once
 _MARGINS = ("relative", "absolute")
 _LINE = ("metric", "encoders", "recipes", "backends", "reason")
 _EVERYWHERE = ("*",)
@@ -51,7 +66,7 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
     """
     text = _text(path)
     file = _Table(str(path), _parsed(path, text))
-    file.allow(("schema", "defaults", "evaluation", "policy", "bound", "margin"))
+    file.allow(("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin"))
     if (schema := file.text("schema")) != GATE_SCHEMA:
         file.refuse(f"schema is {schema!r}; expected {GATE_SCHEMA!r}; upgrade enginegate if the file is newer, else correct it")
     bounds = [_bound(table) for table in _lines_of("bound", file, path, text)]
@@ -62,6 +77,8 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
         policies={**(base.policies if base else {}), **_policies(file.table("policy"))},
         bounds=(*(base.bounds if base else ()), *bounds),
         margins=(*(base.margins if base else ()), *margins),
+        checks=_checks(file.table("checks"), base.checks if base else CheckLimits()),
+        kept_fp32=_kept_wide(file.table("kept_fp32"), base.kept_fp32 if base else ()),
     )
 
 
@@ -192,7 +209,7 @@ def _policies(tables: _Table) -> dict[str, RecipePolicy]:
 
 
 def _policy(table: _Table) -> RecipePolicy:
-    table.allow([field.name for field in fields(RecipePolicy)])
+    table.allow([field.name for field in fields(RecipePolicy) if field.name not in _OF_ALL_RECIPES])
     return RecipePolicy(
         severity=table.choice("severity", Severity),
         block_gemms_fp8=table.flag("block_gemms_fp8"),
@@ -207,6 +224,25 @@ def _policy(table: _Table) -> RecipePolicy:
 def _kept(table: _Table) -> tuple[Kept, ...]:
     table.allow(list(NodeKind))
     return tuple(Kept(kind=kind, reason=table.text(kind)) for kind in NodeKind if kind in table.values)
+
+
+def _kept_wide(table: _Table, base: tuple[KeptWide, ...]) -> tuple[KeptWide, ...]:
+    """The base's operators, and those that the file adds."""
+    return (*base, *(KeptWide(op_type=op_type, reason=table.text(op_type)) for op_type in table.values))
+
+
+def _checks(table: _Table, base: CheckLimits) -> CheckLimits:
+    """The base's limits, with those that the file gives in their place."""
+    table.allow([field.name for field in fields(CheckLimits)])
+    given: dict[str, float] = {}
+    for name in table.values:
+        line = _Table(f"{table.place[:-1]}.{name}]", table.table(name).values)
+        line.allow(("limit", "reason"))
+        line.text("reason")
+        given[name] = line.number("limit")
+        if given[name] < 0:
+            line.refuse(f"limit is {given[name]:g}; expected at least 0")
+    return replace(base, **given)
 
 
 def _lines_of(kind: str, file: _Table, path: Path, text: str) -> Iterable[_Table]:

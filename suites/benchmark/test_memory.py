@@ -17,6 +17,11 @@ def test_the_engine_file_is_no_larger_than_approved(engine, observe, expect):
     _expect_bytes("plan_bytes", observe.memory(engine).plan_bytes, engine, observe, expect)
 
 
+@pytest.mark.gates("activation_bytes", needs="memory")
+def test_activations_need_no_more_bytes_than_approved(engine, observe, expect):
+    _expect_bytes("activation_bytes", observe.memory(engine).activation_bytes, engine, observe, expect)
+
+
 @pytest.mark.gates("weights_ratio", needs="build", quantized=True)
 def test_quantized_weights_shrink_as_their_shapes_predict(engine, observe, expect):
     fp16 = observe.fp16_of(engine)

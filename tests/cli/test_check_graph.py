@@ -25,7 +25,8 @@ from tests.helpers.onnx_defects import DEFECTS, Defect, quantized_context, quant
 
 GATE_FILE = REPOSITORY / "gate.toml"
 FIRST, MIDDLE, LAST = range(3)
-PAIRS = [pair for pair in combinations(DEFECTS, 2) if pair[0].check != pair[1].check][::17]
+OF = {recipe: [defect for defect in DEFECTS if recipe in defect.recipes] for recipe in ("linear", "attention")}
+PAIRS = [pair for pair in combinations(OF["linear"], 2) if pair[0].check != pair[1].check][::17]
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def exports(tmp_path_factory, warm_cache) -> Path:
     """ONNX files of the small encoder's two towers, made by the command; not to be changed."""
     gate = Gate(tmp_path_factory.mktemp("exports"), warm_cache)
     for tower in ("image", "text"):
-        for recipe in ("linear", "fp16"):
+        for recipe in ("linear", "attention", "fp16"):
             arguments = (f"small-clip/{tower}", "--recipe", recipe, "--backend", "onnxruntime", "--out", "out")
             result = gate.command("build", *arguments)
             assert result.code == 0, result.stderr
@@ -46,11 +47,12 @@ def checked(path: Path, *, reference: Path | None = None, policy: str = "linear"
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_clean_exports_give_no_finding(exports, tower):
-    linear, fp16 = (exports / f"small-clip-{tower}-{recipe}.onnx" for recipe in ("linear", "fp16"))
+    linear, attention, fp16 = (exports / f"small-clip-{tower}-{recipe}.onnx" for recipe in ("linear", "attention", "fp16"))
 
     record = checked(linear, reference=fp16)
 
     assert record.findings == () == checked(fp16, policy="fp16").findings
+    assert checked(attention, reference=fp16, policy="attention").findings == ()
     summary = record.summary
     assert (summary.blocks, summary.weight_gemms, summary.quantized, summary.folded) == (3, 18, 18, 18)
     assert summary.fp8_flop_share is not None
@@ -58,9 +60,16 @@ def test_clean_exports_give_no_finding(exports, tower):
 
 
 @pytest.mark.parametrize("block", [FIRST, MIDDLE, LAST])
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: f"{defect.check}-{defect.name}")
+@pytest.mark.parametrize("defect", OF["linear"], ids=lambda defect: f"{defect.check}-{defect.name}")
 def test_every_defect_is_found_by_its_check_at_its_node(exports, tmp_path, defect: Defect, block):
     found, planted = planted_in(exports, tmp_path, [(defect, block)])
+
+    assert planted <= found
+
+
+@pytest.mark.parametrize("defect", OF["attention"], ids=lambda defect: f"{defect.check}-{defect.name}")
+def test_every_defect_is_found_where_attention_is_quantized_too(exports, tmp_path, defect: Defect):
+    found, planted = planted_in(exports, tmp_path, [(defect, MIDDLE)], recipe="attention")
 
     assert planted <= found
 
@@ -72,12 +81,12 @@ def test_two_defects_at_once_are_both_found(exports, tmp_path, pair):
     assert planted <= found
 
 
-def planted_in(exports: Path, folder: Path, defects: list[tuple[Defect, int]]):
+def planted_in(exports: Path, folder: Path, defects: list[tuple[Defect, int]], *, recipe: str = "linear"):
     """Checks and nodes that were found, and those that were planted, in the small image tower."""
-    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    model = onnx.load(exports / f"small-clip-image-{recipe}.onnx")
     planted = {(defect.check, defect.plant(model, block)) for defect, block in defects}
     onnx.save(model, folder / "m.onnx")
-    record = checked(folder / "m.onnx", reference=exports / "small-clip-image-fp16.onnx")
+    record = checked(folder / "m.onnx", reference=exports / "small-clip-image-fp16.onnx", policy=recipe)
     return {(one.check, one.node) for one in record.findings}, planted
 
 

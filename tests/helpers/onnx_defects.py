@@ -264,6 +264,41 @@ def no_activation(model: Any, block: int) -> str:
     return gemm.name
 
 
+def v_left_float(model: Any, block: int) -> str:
+    """Of an attention that is quantized, V is not."""
+    context = _context(model, block)
+    context.input[1] = _producer(model, _producer(model, context.input[1]).input[0]).input[0]
+    return context.name
+
+
+def attention_left_float(model: Any, block: int) -> str:
+    """Neither operand of one product of an attention that is quantized."""
+    context = _context(model, block)
+    for index in range(2):
+        context.input[index] = _producer(model, _producer(model, context.input[index]).input[0]).input[0]
+    return context.name
+
+
+def _context(model: Any, block: int) -> Any:
+    quantize = _reader(model, _softmax(model, block).output[0])
+    return _reader(model, _reader(model, quantize.output[0]).output[0])
+
+
+def softmax_scale_of_attention(model: Any, block: int) -> str:
+    quantize = _reader(model, _softmax(model, block).output[0])
+    for node in (quantize, _reader(model, quantize.output[0])):
+        _set_scale(model, node, 1 / 127)
+    return quantize.name
+
+
+def quantized_projection(model: Any, block: int) -> str:
+    """The head's weight GEMM: there is one, whichever block is asked for."""
+    projection = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")][-1]
+    for index, tensor in enumerate(list(projection.input[:2])):
+        _quantize(model, tensor, projection, index, 0.01)
+    return projection.name
+
+
 def softmax_scale(model: Any, block: int) -> str:
     softmax = _softmax(model, block)
     context = _reader(model, softmax.output[0])
@@ -293,8 +328,11 @@ def old_opset(model: Any, block: int) -> None:
 
 @dataclass(frozen=True)
 class Defect:
+    """One way to break a graph, the check meant to find it, and the recipes whose graphs have what it breaks."""
+
     check: str
     plant: Callable[[Any, int], str | None]
+    recipes: tuple[str, ...] = ("linear", "attention")
 
     @property
     def name(self) -> str:
@@ -304,7 +342,9 @@ class Defect:
 DEFECTS = (
     *(Defect("O1", plant) for plant in (vendor_domain, no_zero_point, integer_zero_point, old_opset)),
     *(Defect("O2", plant) for plant in (float_gemm, operator_in_between)),
-    *(Defect("O3", plant) for plant in (softmax_without_v, weight_only_gemm)),
+    Defect("O3", softmax_without_v, ("linear",)),
+    Defect("O3", v_left_float, ("attention",)),
+    Defect("O3", weight_only_gemm),
     Defect("O4", weight_unfolded),
     *(Defect("O5", plant) for plant in (zero_scale, infinite_scale, negative_scale, nan_scale, subnormal_scale, scale_of_another_type)),
     Defect("O5", scale_per_input_channel),
@@ -312,9 +352,12 @@ DEFECTS = (
     *(Defect("O7", plant) for plant in (range_of_int8, nan_code)),
     *(Defect("O8", plant) for plant in (other_weight, clipped_weight)),
     *(Defect("O9", plant) for plant in (quantized_twice, quantized_residual)),
-    Defect("O10", quantized_scores),
+    Defect("O10", quantized_scores, ("linear",)),
+    Defect("O10", quantized_projection),
     Defect("O11", no_activation),
-    *(Defect("O12", plant) for plant in (softmax_scale, one_pair_too_many)),
+    Defect("O12", softmax_scale, ("linear",)),
+    *(Defect("O12", plant, ("attention",)) for plant in (softmax_scale_of_attention, attention_left_float)),
+    Defect("O12", one_pair_too_many),
     Defect("O13", unequal_shared_scales),
     Defect("O14", original_left_behind),
 )

@@ -65,7 +65,7 @@ def test_the_heaviest_node_that_is_not_fp8_is_told_first():
 
     assert judgement.status is Status.FAIL
     assert [(finding.check, finding.node, finding.block) for finding in judgement.findings][:2] == [("E3", "b2/proj", 2), ("E3", "b1/q", 1)]
-    assert f"b2/proj, {2560 / TOTAL:.1%} of all FLOPs" in judgement.reason
+    assert f"b2/proj: {2560 / TOTAL:.1%} of all FLOPs not in FP8" in judgement.reason
 
 
 def test_a_product_that_no_layer_names_cannot_be_judged():

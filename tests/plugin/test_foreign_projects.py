@@ -67,4 +67,4 @@ def test_a_gates_marker_that_needs_an_unknown_word_is_refused(pytester):
 
     result = pytester.runpytest_subprocess()
 
-    result.stdout.fnmatch_lines(["*expected run, build or layers*"])
+    result.stdout.fnmatch_lines(["*expected run, build, layers or memory*"])

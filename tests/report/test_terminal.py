@@ -169,3 +169,37 @@ def test_control_characters_of_a_vendor_reach_no_terminal():
     assert "line one line two [2J" in text
     assert "not run: a b: " in text
     assert not set(text) & set("\x1b\r\x00")
+
+
+CLEAN = replace(GOOD, suite=Suite.GRAPH, observed=0, bound=0, unit="findings", direction=Direction.CEILING)
+
+
+def test_checks_that_found_nothing_share_a_line_a_subject():
+    checks = [replace(CLEAN, metric=f"check_O{number}") for number in (1, 2, 3, 9, 10, 11, 12, 14)]
+    others = [replace(CLEAN, metric=f"check_{name}", recipe="fp16") for name in ("E1", "E8", "E9")]
+
+    lines = table([*checks, *others], [], []).splitlines()
+
+    assert [line.split("onnxruntime  ")[1].split("  ")[0] for line in lines[1:3]] == ["checks E1 E8 E9", "checks O1-O3 O9-O12 O14"]
+    assert lines[-1] == "11 gates: 11 PASS; 0 not run; 0 report findings"
+
+
+def test_a_check_that_found_something_keeps_its_line():
+    verdicts = [replace(CLEAN, metric=f"check_O{number}") for number in range(1, 5)]
+    verdicts[1] = replace(verdicts[1], observed=7, status=Status.FAIL, reason="block 3: a float side (7 such findings)")
+
+    text = table(verdicts, [], [])
+
+    assert "check_O2 7 <= 0 findings FAIL" in " ".join(text.split())
+    assert "checks O1 O3 O4" in text
+
+
+def test_a_single_clean_check_is_named_as_the_metric_it_is():
+    assert " check_O5 " in table([replace(CLEAN, metric="check_O5")], [], [])
+
+
+def test_what_only_describes_engines_is_left_to_the_summary():
+    text = table([], [], [Remark(check="E10", message="138 layers"), Remark(check="E10", message="127 layers")])
+
+    assert "138 layers" not in text
+    assert "report: 2 engines described in summary.md" in text

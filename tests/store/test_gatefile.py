@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, Defaults, GatePolicy, Margin, NodeKind, RecipePolicy
+from harness.records.policy import Bound, CheckLimits, Defaults, GatePolicy, Margin, NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Severity
 from harness.store.gatefile import default_gate_file, read_gate_file
 
@@ -255,3 +257,55 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, line: str, message: str)
 
     with pytest.raises(BadGateFile, match=message):
         read_gate_file(path)
+
+
+CHECKS = """
+[checks]
+coverage = { limit = 0.9, reason = "a compiler of ours folds more" }
+
+[kept_fp32]
+Softmax = "our plugin computes it so"
+"""
+
+
+def test_limits_of_checks_are_read_over_the_base_and_reach_every_recipe(tmp_path: Path):
+    (tmp_path / "gate.toml").write_text(WHOLE + CHECKS)
+
+    policy = read_gate_file(tmp_path / "gate.toml", BASE)
+
+    for recipe in ("linear", "modelopt"):
+        assert policy.policy(recipe).limits == CheckLimits(coverage=0.9)
+        assert policy.policy(recipe).why_fp32("Softmax") == "our plugin computes it so"
+        assert policy.policy(recipe).why_fp32("LayerNormalization") is None
+
+
+def test_the_packaged_file_states_every_limit_as_the_code_has_it():
+    path = Path(__file__).parents[2] / "gate.toml"
+
+    assert read_gate_file(path).checks == CheckLimits()
+    assert set(tomllib.loads(path.read_text())["checks"]) == {field.name for field in fields(CheckLimits)}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('covrage = { limit = 0.9, reason = "x" }', "unknown key 'covrage'.*did you mean 'coverage'"),
+        ("coverage = { limit = 0.9 }", r"\[checks.coverage\]: has no reason"),
+        ('coverage = { limit = "0.9", reason = "x" }', "limit is '0.9'; expected a number"),
+        ('coverage = { limit = -1, reason = "x" }', "limit is -1; expected at least 0"),
+        ('coverage = { limit = 0.9, because = "x", reason = "x" }', "unknown key 'because'"),
+        ("coverage = 0.9", "coverage is 0.9; expected a table"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(line: str, words: str, tmp_path: Path):
+    (tmp_path / "gate.toml").write_text(f"{WHOLE}\n[checks]\n{line}\n")
+
+    with pytest.raises(BadGateFile, match=words):
+        read_gate_file(tmp_path / "gate.toml")
+
+
+def test_a_recipe_cannot_state_what_holds_for_all(tmp_path: Path):
+    (tmp_path / "gate.toml").write_text(WHOLE.replace("unfused_qdq = 2", "unfused_qdq = 2\nlimits = 3"))
+
+    with pytest.raises(BadGateFile, match="unknown key 'limits'"):
+        read_gate_file(tmp_path / "gate.toml")

@@ -1,24 +1,25 @@
-"""All checks of an ONNX graph, in the order of their ids."""
+"""All checks of an ONNX graph, in the order of their ids, and each as one judgement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from harness.judge.checked import Looked, judged
 from harness.judge.onnx_checks.blocks import blocks_alike, counts_match
 from harness.judge.onnx_checks.finding import Findings
-from harness.judge.onnx_checks.format import standard_format
+from harness.judge.onnx_checks.format import node_names, standard_format
 from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
 from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
 from harness.judge.onnx_checks.size import bytes_as_predicted, fp8_flop_share
-from harness.judge.onnx_checks.weights import scale_agrees_with_data, weights_survive_rounding
+from harness.judge.onnx_checks.weights import fp8_weights, scale_agrees_with_data, weights_survive_rounding
 from harness.judge.onnx_graph import why_not_folded
-from harness.judge.structure import QDQ, GraphView
+from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
 from harness.records.findings import GraphSummary
-from harness.records.graph import RoundTrip, WeightStatistics
+from harness.records.graph import OnnxGraph, RoundTrip, WeightStatistics
 from harness.records.policy import RecipePolicy
-from harness.records.verdict import Severity
+from harness.records.verdict import Judgement, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +30,18 @@ class Evidence:
         statistics: of its FP8 constants, by name; None for one that cannot be read.
         reference: the graph before quantization, where there is one.
         trips: with a reference, each weight GEMM's distance from it, by node name; None for what cannot be compared.
+        as_read: the graph before its nodes were given names of their own; None where the view is of the graph as it was read.
     """
 
     view: GraphView
     statistics: Mapping[str, WeightStatistics | None] = field(default_factory=dict[str, "WeightStatistics | None"])
     reference: GraphView | None = None
     trips: Mapping[str, RoundTrip | None] | None = None
+    as_read: OnnxGraph | None = None
 
 
 CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
-    "O1": lambda seen, policy: standard_format(seen.view, policy),
+    "O1": lambda seen, policy: (*node_names(seen.as_read or seen.view.graph, seen.view, policy), *standard_format(seen.view, policy)),
     "O2": lambda seen, policy: both_operands_quantized(seen.view, policy),
     "O3": lambda seen, policy: no_half_quantized_product(seen.view, policy),
     "O4": lambda seen, policy: weights_stored_in_fp8(seen.view, policy),
@@ -55,10 +58,35 @@ CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
 }
 
 
+# How many things each check looks at. A check that looked at nothing has shown nothing.
+_LOOKED_AT: Mapping[str, Callable[[Evidence], int]] = {
+    "O1": lambda seen: len(seen.view.graph.nodes),
+    "O2": lambda seen: sum(len(block.gemms) for block in seen.view.blocks),
+    "O3": lambda seen: len(seen.view.of_types(PRODUCTS)),
+    "O4": lambda seen: len(seen.view.of_types(QDQ)),
+    "O5": lambda seen: len(seen.view.of_types(QDQ)),
+    "O6": lambda seen: len(seen.view.of_types(QUANTIZE)),
+    "O7": lambda seen: len(list(fp8_weights(seen.view))),
+    "O8": lambda seen: len(seen.trips or {}),
+    "O9": lambda seen: len(seen.view.of_types(QDQ)),
+    "O10": lambda seen: len(seen.view.of_types(PRODUCTS | {"Gather"})),
+    "O11": lambda seen: len(seen.view.blocks),
+    "O12": lambda seen: len(seen.view.graph.nodes),
+    "O13": lambda seen: len(seen.view.of_types(QUANTIZE)),
+    "O14": lambda seen: len(seen.view.graph.constants) if seen.view.graph.file_bytes and seen.view.blocks else 0,
+}
+
+
+def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
+    """One check, `O1` to `O14`, as a judgement of metric `check_O1` to `check_O14`; INVALID where it has nothing to look at."""
+    looked = Looked(n=_LOOKED_AT[check](seen), findings=CHECKS[check](seen, policy))
+    return judged(check, looked, policy)
+
+
 def all_findings(seen: Evidence, policy: RecipePolicy) -> Findings:
-    """What every check finds. Of a graph without any Q/DQ node, O12 alone says so: the rest would say it once a node."""
+    """What every check finds. Of a graph without any Q/DQ node, O12 says so: the rest would say it once a node."""
     is_bare = policy.block_gemms_fp8 and seen.view.blocks and not seen.view.of_types(QDQ)
-    checks = {"O12": CHECKS["O12"]} if is_bare else CHECKS
+    checks = {check: CHECKS[check] for check in ("O1", "O12")} if is_bare else CHECKS
     return tuple(found for check in checks.values() for found in check(seen, policy))
 
 

@@ -18,7 +18,7 @@ def bytes_as_predicted(view: GraphView, policy: RecipePolicy) -> Findings:
     """O14: the file is as large as its shapes say: one byte an element of a block's weight, two of any other float."""
     if not view.graph.file_bytes or not view.blocks:
         return ()
-    predicted = _predicted(view, policy)
+    predicted = predicted_bytes(view, policy)
     observed = view.graph.file_bytes
     ceiling = round(predicted * (1 + TOLERANCE)) + NODE_BYTES * len(view.graph.nodes)
     floor = round(predicted * (1 - TOLERANCE))
@@ -28,7 +28,8 @@ def bytes_as_predicted(view: GraphView, policy: RecipePolicy) -> Findings:
     return (finding("O14", policy, view, None, found=f"{observed} bytes", expected=f"{floor} to {ceiling} bytes", why=why),)
 
 
-def _predicted(view: GraphView, policy: RecipePolicy) -> int:
+def predicted_bytes(view: GraphView, policy: RecipePolicy) -> int:
+    """Bytes of all constants that nodes read: one an element of a block's weight where FP8 is promised, two of any other float."""
     read = {name for node in view.graph.nodes for name in node.inputs}
     weights = {gemm.constant.name for block in view.blocks for gemm in block.gemms}
     width = 1 if policy.block_gemms_fp8 else 2

@@ -12,16 +12,6 @@ from harness.records.graph import OnnxConstant, OnnxNode, RoundTrip, WeightStati
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding, Severity
 
-# A scale of amax / 448 puts the largest weight at 448, one rounded up to a power of two above 224; INT8's range would put it at 127.
-CODE_FLOOR = 224.0
-# Uniformly distributed weights, as untrained ones are, have 3.6 % of their codes at 448 under a perfect scale.
-CLIPPED_CEILING = 0.06
-ZEROED_CEILING = 0.05
-# E4M3 rounds to within 1/16; the original's own FP16 rounding and a rounded scale add well under 1/100.
-RELATIVE_ERROR_CEILING = 0.075
-# Rounding by at most 1/16, evenly spread, leaves 0.9996.
-COSINE_FLOOR = 0.999
-
 
 def scale_agrees_with_data(view: GraphView, policy: RecipePolicy, statistics: Mapping[str, WeightStatistics | None]) -> Findings:
     """O7: the largest FP8 code of a weight is near 448 and none is NaN. Shares of clipped and zeroed codes are reported.
@@ -49,11 +39,11 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
     if seen.nan_codes:
         why = "every output it touches is NaN; clamp before the cast to FP8"
         yield finding("O7", policy, view, node, found=f"{seen.nan_codes} codes are NaN", expected="numbers only", why=why)
-    if seen.largest_code <= CODE_FLOOR:
+    if seen.largest_code <= policy.limits.largest_code:
         why = "the scale is that of another number format or of other weights, and precision is lost; make the scale amax / 448"
         found = f"the largest FP8 code is {seen.largest_code:g}"
-        yield finding("O7", policy, view, node, found=found, expected=f"above {CODE_FLOOR:g}, near 448", why=why)
-    for word, share, ceiling in (("clipped", seen.clipped, CLIPPED_CEILING), ("zero", seen.zeroed, ZEROED_CEILING)):
+        yield finding("O7", policy, view, node, found=found, expected=f"above {policy.limits.largest_code:g}, near 448", why=why)
+    for word, share, ceiling in (("clipped", seen.clipped, policy.limits.clipped), ("zero", seen.zeroed, policy.limits.zeroed)):
         if share > ceiling:
             found = f"{share:.1%} of its codes are {word}"
             why = "its scale may not fit its weights; look at them"
@@ -97,10 +87,10 @@ def _distance(view: GraphView, policy: RecipePolicy, node: OnnxNode, trip: Round
     if trip is None:
         found, why = "no float weight of its shape in the reference", "the reference is of another encoder; name the one this was made of"
         yield finding("O8", policy, view, node, found=found, expected="its own weight before quantization", why=why)
-    elif trip.cosine < COSINE_FLOOR:
+    elif trip.cosine < policy.limits.cosine:
         found, why = f"cosine {trip.cosine:.4f} to the reference's weight", "it is another weight, or its scale is wrong; quantize again"
-        yield finding("O8", policy, view, node, found=found, expected=f"at least {COSINE_FLOOR}", why=why)
-    elif trip.max_relative_error > RELATIVE_ERROR_CEILING:
+        yield finding("O8", policy, view, node, found=found, expected=f"at least {policy.limits.cosine}", why=why)
+    elif trip.max_relative_error > policy.limits.relative_error:
         found = f"one element is {trip.max_relative_error:.1%} off the reference's"
         why = "weights were clipped, or their scale is wrong; quantize again"
-        yield finding("O8", policy, view, node, found=found, expected=f"at most {RELATIVE_ERROR_CEILING:.1%}", why=why)
+        yield finding("O8", policy, view, node, found=found, expected=f"at most {policy.limits.relative_error:.1%}", why=why)

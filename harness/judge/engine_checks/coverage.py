@@ -1,0 +1,101 @@
+"""E1: which ONNX nodes the layer table names. What it does not name was not judged by anything."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from harness.judge.engine_checks.evidence import EngineEvidence
+from harness.judge.engine_flops import products
+from harness.judge.onnx_checks.finding import Findings, finding
+from harness.judge.onnx_checks.scales import scale_of
+from harness.judge.structure import QDQ, QUANTIZE, GraphView
+from harness.records.graph import OnnxNode
+from harness.records.policy import RecipePolicy
+
+_WHY = "an engine is judged by the nodes that its layers name; build with detailed profiling verbosity, and keep the whole table"
+
+Group = tuple[OnnxNode, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much of a graph the layers name.
+
+    Attributes:
+        products, unseen_products: MatMul, Gemm and Conv nodes with at least one computed operand.
+        groups, unseen_groups: Q/DQ nodes; those that quantize one tensor with one scale are one group, as compilers merge them.
+    """
+
+    products: tuple[OnnxNode, ...]
+    unseen_products: tuple[OnnxNode, ...]
+    groups: tuple[Group, ...]
+    unseen_groups: tuple[Group, ...]
+
+    @property
+    def qdq_share(self) -> float:
+        """Share of the groups of Q/DQ nodes that some layer names, 0 to 1; 1 of none."""
+        return 1 - len(self.unseen_groups) / len(self.groups) if self.groups else 1.0
+
+    @property
+    def looked_at(self) -> int:
+        """Number of products and groups."""
+        return len(self.products) + len(self.groups)
+
+    def words(self) -> str:
+        """`98 of 98 products and 167 of 168 Q/DQ nodes`."""
+        seen = [len(self.products) - len(self.unseen_products), len(self.groups) - len(self.unseen_groups)]
+        return f"{seen[0]} of {len(self.products)} products and {seen[1]} of {len(self.groups)} Q/DQ nodes"
+
+
+def coverage(seen: EngineEvidence) -> Coverage:
+    """What the layers name of the graph."""
+    multiplied = tuple(products(seen.view).values())
+    groups = tuple(merged_alike(seen.view).values())
+    return Coverage(
+        products=multiplied,
+        unseen_products=tuple(node for node in multiplied if node.name not in seen.carriers),
+        groups=groups,
+        unseen_groups=tuple(group for group in groups if not any(node.name in seen.carriers for node in group)),
+    )
+
+
+def merged_alike(view: GraphView) -> Mapping[Hashable, Group]:
+    """Q/DQ nodes by what they do: those with one key quantize or de-quantize one tensor with one scale."""
+    groups: dict[Hashable, list[OnnxNode]] = {}
+    for node in view.graph.nodes:
+        if node.op_type in QDQ:
+            groups.setdefault(_does(view, node), []).append(node)
+    return {key: tuple(nodes) for key, nodes in groups.items()}
+
+
+def _does(view: GraphView, node: OnnxNode) -> Hashable:
+    maker = view.producers.get(node.inputs[0])
+    read = _does(view, maker) if maker is not None and maker.op_type in QUANTIZE and node.op_type not in QUANTIZE else node.inputs[0]
+    return node.op_type in QUANTIZE, read, _scale_key(view, node)
+
+
+def _scale_key(view: GraphView, node: OnnxNode) -> Hashable:
+    scale = scale_of(view, node)
+    if scale is None:
+        return node.inputs[1] if len(node.inputs) > 1 else None
+    return scale.name if scale.value is None else (scale.dtype, scale.value.tobytes())
+
+
+def nodes_are_named(seen: EngineEvidence, policy: RecipePolicy) -> Findings:
+    """E1: every product, and nearly every Q/DQ node, is named by a layer."""
+    found = coverage(seen)
+    unseen = list(found.unseen_products)
+    if found.qdq_share < policy.limits.coverage:
+        unseen += [group[0] for group in found.unseen_groups]
+    expected = f"every product and {policy.limits.coverage:.0%} of the Q/DQ nodes named"
+    words = f"no layer names it; the table names {found.words()}"
+    return tuple(finding("E1", policy, seen.view, node, found=words, expected=expected, why=_WHY) for node in unseen)
+
+
+def why_not_judged(seen: EngineEvidence, policy: RecipePolicy) -> str | None:
+    """Why this table can carry no answer, in words; None when it can."""
+    if coverage(seen).looked_at == 0:
+        return "cannot judge: the graph has no product and no Q/DQ node"
+    unseen = nodes_are_named(seen, policy)
+    return f"cannot judge: {unseen[0].message} ({len(unseen)} such nodes)" if unseen else None
