@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from harness.judge.engine_graph import GEMM_KINDS, attention_not_fp8, cannot_judge, carriers_of, is_fp8, why_not_fp8
+from harness.judge.engine_graph import attention_not_fp8, cannot_judge, carriers_of
+from harness.judge.engine_rows import convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable
@@ -15,7 +16,6 @@ from harness.records.verdict import Direction, Finding, Judgement, Status
 METRIC = "fp8_flop_share"
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-_CONVOLUTION_KINDS = frozenset({"correlation"})  # TensorRT-RTX's word for a convolution
 _OPERATIONS = 2  # a multiplication and an addition
 
 
@@ -38,7 +38,7 @@ def fp8_flop_share(view: GraphView, table: LayerTable, policy: RecipePolicy, *, 
             f"the shapes around {unknown[0]} do not follow from the graph ({len(unknown)} such nodes)" if unknown else "no matrix product"
         )
         return _share(Status.INVALID, None, floor, len(flops), policy, f"cannot judge: {words}; export the graph with static sizes")
-    return _judged(view, {name: count or 0 for name, count in flops.items()}, carriers, policy, floor)
+    return _judged(view, {name: count or 0 for name, count in flops.items()}, table, policy, floor)
 
 
 def products(view: GraphView) -> Mapping[str, OnnxNode]:
@@ -70,10 +70,9 @@ def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
     return sizes if port is not None and len(sizes) == len(port.shape) else None
 
 
-def _judged(
-    view: GraphView, flops: Mapping[str, int], carriers: Mapping[str, list[LayerRow]], policy: RecipePolicy, floor: float
-) -> Judgement:
-    wide = {name: words for name in flops if (words := _why_not(view, name, carriers))}
+def _judged(view: GraphView, flops: Mapping[str, int], table: LayerTable, policy: RecipePolicy, floor: float) -> Judgement:
+    carriers = carriers_of(table)
+    wide = {name: words for name in flops if (words := _why_not(view, name, carriers, table.lists_constants))}
     total = sum(flops.values())
     share = 1 - sum(flops[name] for name in wide) / total
     if share >= floor:
@@ -83,28 +82,15 @@ def _judged(
     return _share(Status.FAIL, share, floor, len(flops), policy, f"{findings[0].message} ({len(findings)} such nodes)", findings)
 
 
-def _why_not(view: GraphView, name: str, carriers: Mapping[str, list[LayerRow]]) -> str | None:
+def _why_not(view: GraphView, name: str, carriers: Mapping[str, list[LayerRow]], lists_constants: bool) -> str | None:
     rows = carriers[name]
     if name in view.weight_gemms:
-        return why_not_fp8(rows)
+        return why_not_fp8(rows, lists_constants=lists_constants)
     if products(view)[name].op_type == "Conv":
-        return _convolution_not_fp8(rows)
+        return convolution_not_fp8(rows, lists_constants=lists_constants)
     core = next((core for core in view.cores if name in core.node_names), None)
     words = attention_not_fp8(core, carriers) if core is not None else "it belongs to no attention"
-    return None if words is None or _multiplies_fp8_activations(rows) else words
-
-
-def _convolution_not_fp8(rows: list[LayerRow]) -> str | None:
-    layers = [row for row in rows if row.kind in _CONVOLUTION_KINDS | GEMM_KINDS]
-    if layers and all(any(map(is_fp8, row.inputs)) and any(map(is_fp8, row.constants)) for row in layers):
-        return None
-    return "its convolution reads no FP8" if layers else f"no convolution carries it, only {', '.join(sorted({row.kind for row in rows}))}"
-
-
-def _multiplies_fp8_activations(rows: list[LayerRow]) -> bool:
-    """Whether the products among `rows` multiply two activations, both FP8: attention that was not fused."""
-    layers = [row for row in rows if row.kind in GEMM_KINDS]
-    return bool(layers) and all(len(row.inputs) > 1 and all(map(is_fp8, row.inputs)) for row in layers)
+    return None if words is None or multiplies_fp8_activations(rows) else words
 
 
 def _finding(view: GraphView, name: str, share: float, words: str, policy: RecipePolicy) -> Finding:

@@ -7,17 +7,15 @@ compiler version and target. A node that no layer carries cannot be judged, and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from harness.judge.engine_rows import is_fp8, why_not_fp8
 from harness.judge.onnx_graph import unjudged_blocks
 from harness.judge.structure import QDQ, AttentionCore, Block, GraphView, WeightGemm
-from harness.records.observations import LayerRow, LayerTable, LayerTensor
+from harness.records.observations import LayerRow, LayerTable
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Direction, Finding, Judgement, Status
 
-# Layer kinds in which TensorRT computes a matrix product (research of its layer tables: `gemm` alone, or fused with what is
-# around it). Other kinds repeat a MatMul's name when they only finish it, such as a bias moved into the next kernel.
-GEMM_KINDS = frozenset({"gemm", "runtime_fusion"})
 _ATTENTION_OPERANDS = 3  # q, k and v
 
 
@@ -33,7 +31,7 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
         return unjudged_blocks("block_gemms_fp8", view)
     if unseen:
         return cannot_judge("block_gemms_fp8", unseen, len(gemms))
-    defects = [(block, gemm, words) for block, gemm in gemms if (words := why_not_fp8(carriers[gemm.node.name]))]
+    defects = [(block, gemm, words) for block, gemm in gemms if (words := _why_not(gemm, table, carriers))]
     good = len(gemms) - len(defects)
     expected = len(gemms) if policy.block_gemms_fp8 else 0
     findings = tuple(_gemm_finding(policy, *defect) for defect in defects) if policy.block_gemms_fp8 else ()
@@ -95,25 +93,8 @@ def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
     return found
 
 
-def why_not_fp8(rows: Iterable[LayerRow]) -> str | None:
-    """None when every matrix product among `rows` multiplies FP8 activations with FP8 weights; else what does not."""
-    products = [row for row in rows if row.kind in GEMM_KINDS]
-    if not products:
-        return f"no matrix product carries it, only {', '.join(sorted({row.kind for row in rows}))}"
-    return next((words for row in products if (words := _operands_not_fp8(row))), None)
-
-
-def _operands_not_fp8(row: LayerRow) -> str | None:
-    if any(map(is_fp8, row.inputs)) and any(map(is_fp8, row.constants)):
-        return None
-    inputs = " and ".join(dict.fromkeys(tensor.datatype for tensor in row.inputs)) or "no"
-    weights = "FP8" if any(map(is_fp8, row.constants)) else "no FP8"
-    return f"layer {row.name} multiplies {inputs} activations with {weights} weights"
-
-
-def is_fp8(tensor: LayerTensor) -> bool:
-    """Whether an operand is FP8, in any compiler's spelling."""
-    return "FP8" in tensor.datatype.upper()
+def _why_not(gemm: WeightGemm, table: LayerTable, carriers: Mapping[str, list[LayerRow]]) -> str | None:
+    return why_not_fp8(carriers[gemm.node.name], lists_constants=table.lists_constants)
 
 
 def _matmuls(core: AttentionCore) -> tuple[str, str]:
