@@ -1,0 +1,118 @@
+"""What became of each ONNX node in an engine: the layers that carry it, the type they compute in, and what is fused with it.
+
+It needs a layer table alone, so two builds can be compared where neither ONNX file nor compiler is at hand.
+
+A node's layers are those that name it in their metadata. Where a matrix product or a convolution is among them, that one computes the
+node, and the others only prepare or finish it: pad its input, widen its weights, move its bias. So the type and the partners of a node are
+those of its products where it has any; its stored weights are looked for in all of its layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+
+from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS, convolution_not_fp8, is_fp8, multiplies_fp8_activations, why_not_fp8
+from harness.records.observations import LayerRow, LayerTable, LayerTensor
+
+
+class RealisedType(StrEnum):
+    """What a node's layers read."""
+
+    FP8 = "fp8"  # a product of FP8 activations with FP8 weights or activations; other layers: nothing wider than FP8
+    HALF = "half"  # no FP8 at all: half precision, or wider
+    MIXED = "mixed"  # FP8 on one side only, or in one layer and not in another
+    UNSEEN = "unseen"  # no layer names it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realised:
+    """One ONNX node in one engine.
+
+    Attributes:
+        carriers: the layers that name it, in the table's order.
+        fused_with: the other nodes of the layers that compute it.
+        weights: the largest constant that its layers read, as stored; None where they read none beyond single numbers, or where the
+            table lists no constants.
+    """
+
+    type: RealisedType
+    carriers: tuple[LayerRow, ...]
+    fused_with: frozenset[str]
+    weights: LayerTensor | None
+
+
+UNSEEN = Realised(type=RealisedType.UNSEEN, carriers=(), fused_with=frozenset(), weights=None)
+
+# Bytes of an element, by the words that TensorRT uses; its longer sentences contain one of them.
+_BYTES = {"FP8": 1, "FLOAT8": 1, "INT8": 1, "BOOL": 1, "HALF": 2, "FP16": 2, "BFLOAT16": 2, "BF16": 2, "INT64": 8}
+_ELSE_BYTES = 4
+_NO_NUMBER = re.compile(r"\b(INT\d*|BOOL)\b", re.IGNORECASE)  # token ids and shapes say nothing about the type that is computed in
+
+
+def realised_nodes(table: LayerTable) -> Mapping[str, Realised]:
+    """ONNX node name to what became of it, for every node that some layer names, in the table's order."""
+    carriers: defaultdict[str, list[LayerRow]] = defaultdict(list)
+    for row in table.rows:
+        for name in row.onnx_nodes:
+            carriers[name].append(row)
+    types = {id(row): _type_of(row, lists_constants=table.lists_constants) for row in table.rows}
+    return {name: _realised(name, rows, [types[id(row)] for row in computing(rows)]) for name, rows in carriers.items()}
+
+
+def computing(rows: Iterable[LayerRow]) -> tuple[LayerRow, ...]:
+    """Those of a node's layers that compute it: its products where there are any, else all."""
+    rows = tuple(rows)
+    return tuple(filter(_is_product, rows)) or rows
+
+
+def stored_bytes(tensor: LayerTensor) -> int:
+    """Bytes of a constant, from its shape and the compiler's word for its type."""
+    word = tensor.datatype.upper()
+    # BFLOAT16 before FLOAT, INT64 before INT: the longest word that fits is meant.
+    size = next((_BYTES[known] for known in sorted(_BYTES, key=len, reverse=True) if known in word), _ELSE_BYTES)
+    return prod(tensor.shape) * size
+
+
+def _realised(name: str, rows: list[LayerRow], types: list[RealisedType]) -> Realised:
+    partners = {partner for row in computing(rows) for partner in row.onnx_nodes}
+    constants = [tensor for row in rows for tensor in row.constants if prod(tensor.shape) > 1]
+    return Realised(
+        type=types[0] if len(set(types)) == 1 else RealisedType.MIXED,
+        carriers=tuple(rows),
+        fused_with=frozenset(partners - {name}),
+        weights=max(constants, key=stored_bytes, default=None),
+    )
+
+
+def _is_product(row: LayerRow) -> bool:
+    return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
+
+
+def _type_of(row: LayerRow, *, lists_constants: bool) -> RealisedType:
+    return _product_type(row, lists_constants) if _is_product(row) else _other_type(row)
+
+
+def _product_type(row: LayerRow, lists_constants: bool) -> RealisedType:
+    why_not = convolution_not_fp8 if row.kind in CONVOLUTION_KINDS else why_not_fp8
+    if why_not([row], lists_constants=lists_constants) is None or multiplies_fp8_activations([row]):
+        return RealisedType.FP8
+    return RealisedType.MIXED if any(map(is_fp8, (*row.inputs, *row.constants))) else RealisedType.HALF
+
+
+def _other_type(row: LayerRow) -> RealisedType:
+    """By its inputs; by its constants where no input is a number, as in kernels that widen weights or look up tokens."""
+    read = [tensor for tensor in row.inputs if _is_number(tensor)]
+    read = read or [tensor for tensor in row.constants if _is_number(tensor) and prod(tensor.shape) > 1]
+    narrow = [is_fp8(tensor) for tensor in read]
+    if not any(narrow):
+        return RealisedType.HALF
+    return RealisedType.FP8 if all(narrow) else RealisedType.MIXED
+
+
+def _is_number(tensor: LayerTensor) -> bool:
+    return _NO_NUMBER.search(tensor.datatype) is None
