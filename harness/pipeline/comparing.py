@@ -44,7 +44,7 @@ def compare_runs(a: Path, b: Path, *, gate_file: Path | None) -> ComparedRuns:
     from harness.report.comparison_markdown import comparison_markdown
     from harness.store.codec import to_json
 
-    record = comparison_of(a, b, _policy(gate_file))
+    record = comparison_of(a, b, policy_of(gate_file))
     return ComparedRuns(
         record=record,
         text=comparison_text(record),
@@ -75,7 +75,8 @@ def comparison_of(a: Path, b: Path, policy: GatePolicy) -> Comparison:
     )
 
 
-def _policy(gate_file: Path | None) -> GatePolicy:
+def policy_of(gate_file: Path | None) -> GatePolicy:
+    """What `gate_file` says, else `gate.toml` in the current folder, on top of the packaged one."""
     from harness.store.gatefile import default_gate_file, read_gate_file
     from harness.store.packaged import packaged
 
