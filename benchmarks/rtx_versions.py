@@ -26,13 +26,14 @@ from harness.records.run import EngineRow
 from harness.records.spec import Recipe
 from harness.records.verdict import exit_code
 from harness.report.changes import engine_lines, engine_name
-from harness.report.comparison import comparison_text
+from harness.report.comparison import WIDTH, comparison_text
 from harness.report.markup import cell, table
 from harness.store.run_directory import read_kept, read_run
 
 _SUITES = ("suites/graph", "suites/benchmark/test_memory.py")
 # A release without baselines is NO_BASELINE (3) throughout, and one that breaks a promise fails (1): the comparison says both.
 _COMPARABLE = (0, 1, 3)
+_FEWEST_PATHS = 3  # the Markdown file and two runs
 _PROGRESS = re.compile(r" \.\.\.( failed after)?( \d+ s)?$")
 _HEADINGS = (
     "engine",
@@ -48,15 +49,15 @@ _HEADINGS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`gate RUN_DIR [GATE OPTIONS]`, or `compare [--markdown] RUN_DIR RUN_DIR...` with the oldest release first."""
-    if arguments[:1] == ["gate"] and len(arguments) > 1:
-        return _gate(Path(arguments[1]), arguments[2:])
-    runs = [Path(argument) for argument in arguments[1:] if argument != "--markdown"]
-    if arguments[:1] != ["compare"] or len(runs) < 2:
-        print("expected gate RUN_DIR [GATE OPTIONS], or compare [--markdown] RUN_DIR RUN_DIR...", file=sys.stderr)
+    """`gate RUN_DIR [GATE OPTIONS]`, or `compare MARKDOWN_FILE RUN_DIR RUN_DIR...` with the oldest release first."""
+    kind, paths = (arguments[0], list(map(Path, arguments[1:]))) if arguments else ("", [])
+    if kind == "gate" and paths:
+        return _gate(paths[0], arguments[2:])
+    if kind != "compare" or len(paths) < _FEWEST_PATHS:
+        print("expected gate RUN_DIR [GATE OPTIONS], or compare MARKDOWN_FILE RUN_DIR RUN_DIR...", file=sys.stderr)
         return 2
     try:
-        return _compare(runs, as_markdown="--markdown" in arguments)
+        return _compare(paths[0], paths[1:])
     except EnginegateError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -89,15 +90,16 @@ def _logged(command: Sequence[str], log: Path) -> int:
     return run.returncode
 
 
-def _compare(runs: Sequence[Path], *, as_markdown: bool) -> int:
+def _compare(markdown: Path, runs: Sequence[Path]) -> int:
+    """Print all releases in one table and each pair in full; the table and what is better or worse goes to `markdown` too."""
     policy = policy_of(None)
     pairs = [comparison_of(before, after, policy) for before, after in pairwise(runs)]
-    if as_markdown:
-        print("\n".join([*_releases(runs), *(line for pair in pairs for line in _effects(pair))]))
-    else:
-        print("\n".join(_releases(runs)))
-        for pair in pairs:
-            print(f"\n{'=' * 140}\n{comparison_text(pair)}")
+    releases = "\n".join(_releases(runs))
+    print(releases)
+    for pair in pairs:
+        print(f"\n{'=' * WIDTH}\n{comparison_text(pair)}")
+    markdown.write_text("\n".join([releases, *(line for pair in pairs for line in _effects(pair)), ""]), encoding="utf-8")
+    print(f"\nMarkdown: {markdown}")
     return exit_code(pair.summary.outcome for pair in pairs)
 
 

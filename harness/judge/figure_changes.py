@@ -116,7 +116,7 @@ def _bytes_change(metric: str, a: EngineRow, b: EngineRow, engine: EngineSpec | 
 def _below(before: float, after: float, margin: float) -> Effect:
     if after > before * (1 + margin):
         return Effect.WORSE
-    return Effect.BETTER if after < before * (1 - margin) else Effect.NEUTRAL
+    return Effect.BETTER if before > after * (1 + margin) else Effect.NEUTRAL
 
 
 # -- figures of gates ------------------------------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def read_inputs_digest(path: Path, name: str) -> str | None:
     if not file.exists():
         return None
     try:
-        with np.load(file) as arrays:
+        with file.open("rb") as stream, np.load(stream) as arrays:
             return str(arrays["inputs_digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{file}: is no archive of embeddings ({error}); copy the whole folder, or run again") from error
