@@ -196,6 +196,13 @@ def test_a_missing_baseline_does_not_hide_that_the_figure_is_worse():
     assert compared(evidence(run(ENGINE, verdicts=(first,))), evidence(run(worse, verdicts=(second,))))[2] == ["FAIL weights_bytes"]
 
 
+def test_a_figure_that_is_worse_and_fails_its_gate_is_told_once():
+    worse = replace(NEWER, weights_bytes=2000)
+    first, second = gate("weights_bytes", 1000), gate("weights_bytes", 2000, Status.FAIL)
+
+    assert compared(evidence(run(ENGINE, verdicts=(first,))), evidence(run(worse, verdicts=(second,))))[2] == ["FAIL weights_bytes"]
+
+
 def test_gates_that_only_one_run_judged_are_shown():
     engines, summary, _ = compared(evidence(run(ENGINE, verdicts=(gate("finite", 1),))), evidence(run(ENGINE)))
 

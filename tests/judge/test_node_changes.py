@@ -73,6 +73,13 @@ def test_attention_that_is_no_longer_one_layer_is_worse_at_its_softmax(block):
     assert worse(table, TABLE) == []
 
 
+def test_attention_that_was_already_split_is_no_worse_in_more_layers():
+    split = layer_table(GRAPH, split=True)
+    row = next(row for row in split.rows if row.onnx_nodes == ("b1/softmax",))
+
+    assert worse(split, replace(split, rows=(*split.rows, replace(row, name="another")))) == []
+
+
 def test_attention_that_reads_half_instead_of_fp8_is_worse_in_both_of_its_products():
     fp8 = layer_table(GRAPH, attention=FP8)
 
@@ -139,6 +146,7 @@ def test_nodes_that_only_one_graph_has_are_not_compared():
     longer = GraphMaker(blocks=4).graph()
 
     assert node_changes(nodes(), nodes(layer_table(longer), longer)) == ()
+    assert node_changes(nodes(layer_table(longer), longer), nodes()) == ()
 
 
 # -- real engines: TensorRT-RTX 1.6 and 1.7, the same ONNX file ------------------------------------------------------------------
