@@ -129,7 +129,7 @@ def _engine(
     return replace(
         sides,
         not_compared=tuple(_unknown_nodes(a, b, nodes_a, nodes_b)),
-        remarks=tuple(_remarks(a, b)),
+        remarks=(*_remarks(a, b), *_unmatched(nodes_a, nodes_b)),
         compared_nodes=len(nodes_a.nodes.keys() & nodes_b.nodes.keys()) if nodes_a and nodes_b else 0,
         figures=figures,
         statuses=tuple(status_changes(a, b, compared_metrics(a, b, figures))),
@@ -183,6 +183,14 @@ def _remarks(a: EngineSeen, b: EngineSeen) -> Iterator[str]:
     for name, here, there in (("A", a.row, b.row), ("B", b.row, a.row)):
         if here is None and there is not None:
             yield f"run {name} left no engine, only gates"
+
+
+def _unmatched(a: EngineNodes | None, b: EngineNodes | None) -> Iterator[str]:
+    """How many nodes have no counterpart of their name, so that nothing is said of them."""
+    if a is None or b is None or a.nodes.keys() == b.nodes.keys():
+        return
+    lone = [len(one.nodes.keys() - other.nodes.keys()) for one, other in ((a, b), (b, a))]
+    yield f"nodes without a counterpart of their name: {lone[0]} of A, {lone[1]} of B"
 
 
 def _spec(key: EngineKey) -> EngineSpec | None:

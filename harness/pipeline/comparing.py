@@ -60,6 +60,9 @@ def comparison_of(a: Path, b: Path, policy: GatePolicy) -> Comparison:
     if run_file(a).resolve() == run_file(b).resolve():
         raise UsageError(f"{a} and {b} are the same run; expected two runs; name another as RUN_B")
     first, second = read_run(a), read_run(b)
+    for subject in (*first.engines, *second.engines, *first.verdicts, *second.verdicts):
+        if subject.backend is not None:
+            recipe_of(subject.recipe)
     graphs = _graphs(a, first) | _graphs(b, second)
     engines = compared_engines(_evidence(a, first, graphs), _evidence(b, second, graphs), policy)
     if not any(map(is_compared, engines)):

@@ -92,7 +92,8 @@ def _figure(change: FigureChange) -> Line:
 
 def _numbers(change: FigureChange) -> tuple[str, str]:
     """Both figures, with as many decimals as it takes to see that they differ."""
-    decimals = 0 if change.unit == "bytes" else _DECIMALS
+    whole = all(value is None or float(value).is_integer() for value in (change.a, change.b))
+    decimals = 0 if whole or change.unit == "bytes" else _DECIMALS
     while True:
         a, b = ("-" if value is None else f"{value:,.{decimals}f}" for value in (change.a, change.b))
         if a != b or decimals >= _MOST_DECIMALS:

@@ -196,7 +196,10 @@ def test_runs_that_share_no_engine_are_refused_with_what_they_have(runs, folder,
 def test_a_recipe_of_another_version_is_refused_by_name(runs, folder, capsys):
     other = RunFolder().write(folder / "other", replace(ENGINE, recipe="unheard-of"))
 
+    unbuilt = RunFolder().write(folder / "unbuilt", ENGINE, verdicts=(gate("finite", None, "INVALID", recipe="unheard-of"),))
+
     assert "recipe 'unheard-of' is unknown" in refused(capsys, other, runs[1])
+    assert "recipe 'unheard-of' is unknown" in refused(capsys, runs[0], unbuilt)
 
 
 def test_errors_are_one_json_document_where_json_is_asked_for(runs, folder, capsys):

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.comparison import RunEvidence, compared_engines, findings_of, is_compared, summary_of
+from harness.judge.comparison import RunEvidence, compared_engines, findings_of, is_compared, key_of, summary_of
 from harness.records.comparison import ComparisonSummary, Effect, EngineComparison, Presence
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Severity, Status, Suite, Verdict
-from tests.helpers.graphs import layer_table
-from tests.helpers.runs import ENGINE, GRAPH, MACHINE, evidence, gate, policy, run
+from tests.helpers.graphs import GraphMaker, layer_table
+from tests.helpers.runs import ENGINE, GRAPH, MACHINE, evidence, gate, nodes, policy, run
 
 OTHER_GRAPH = "b" * 64
 NEWER = replace(ENGINE, backend_version="1.8")
@@ -148,6 +148,17 @@ def test_engines_of_other_weights_or_batches_are_named_and_left_alone(field, val
 
 def test_another_onnx_file_is_said():
     assert "another ONNX file" in rows(ENGINE, replace(ENGINE, onnx_sha256=OTHER_GRAPH))[0].remarks[0]
+
+
+def test_nodes_without_a_counterpart_are_counted():
+    longer = GraphMaker(blocks=4).graph()
+    second = run(replace(ENGINE, onnx_sha256=OTHER_GRAPH))
+    other = RunEvidence(run=second, nodes={key_of(ENGINE): nodes(layer_table(longer), longer)})
+
+    engines, summary, _ = compared(evidence(run(ENGINE)), other)
+
+    assert engines[0].remarks[-1] == f"nodes without a counterpart of their name: 0 of A, {len(longer.nodes) - len(GRAPH.nodes)} of B"
+    assert (engines[0].compared_nodes, summary.exit_code) == (len(GRAPH.nodes), 0)
 
 
 @pytest.mark.parametrize("change", [{"target": "SM120"}, {"recipe": "fp16"}, {"encoder": "ViT-B-32/text"}, {"backend": "fake"}])

@@ -148,6 +148,14 @@ def test_figures_that_differ_are_spelled_so_that_they_differ():
     assert (line.a, line.b) == ("0.52050001", "0.52050002")
 
 
+def test_counts_are_spelled_without_decimals():
+    lone = FigureChange(metric="unfused_qdq", unit="layers", a=24.0, b=0.0, effect=Effect.NEUTRAL, reason="")
+
+    (line,) = engine_lines(replace(ENGINE, figures=(lone,)))
+
+    assert (line.a, line.b) == ("24", "0 layers")
+
+
 def test_markdown_holds_a_row_an_engine_and_a_row_a_change():
     text = comparison_markdown(comparison(replace(ENGINE, figures=(SMALLER,), nodes=(node("/a_b|c"),))))
 
