@@ -239,6 +239,15 @@ def _engine_to_explain(options: argparse.Namespace) -> EngineSpec:
     )
 
 
+def compare(options: argparse.Namespace) -> int:
+    """Compare what two runs left."""
+    from harness.pipeline.comparing import compare_runs
+
+    compared = compare_runs(options.run_a, options.run_b, gate_file=options.gate_file)
+    print(compared.document if options.json else compared.markdown.rstrip() if options.markdown else compared.text)
+    return compared.record.summary.exit_code
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Say what this machine can build, run and measure, and why not the rest."""
     from harness.doctor import examine
@@ -255,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_build(commands)
     _add_check_graph(commands)
     _add_layers(commands)
+    _add_compare(commands)
     _add(commands, "doctor", doctor, "what this machine can build, run and measure, and why not the rest")
     return parser
 
@@ -291,6 +301,16 @@ def _add_layers(commands: Any) -> None:
     for name, default in _EXPLAINED_BY_DEFAULT.items():
         command.add_argument(f"--{name}", help=f"of an encoder's engine, as for build (default {default})")
     command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+
+
+def _add_compare(commands: Any) -> None:
+    command = _add(commands, "compare", compare, "compare two runs: types and fusions by ONNX node, memory, accuracy, latency")
+    command.add_argument("run_a", type=Path, metavar="RUN_A", help="folder of the run that the other is held to")
+    command.add_argument("run_b", type=Path, metavar="RUN_B", help="folder of the run that may be worse")
+    command.add_argument("--markdown", action="store_true", help="print Markdown for a pull request, unless --json is given")
+    command.add_argument(
+        "--gate-file", type=Path, metavar="FILE", help="where margins and bounds are (default ./gate.toml, else the packaged one)"
+    )
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:

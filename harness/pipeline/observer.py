@@ -271,7 +271,23 @@ class Observer:
 
     def _engine_row(self, engine: EngineSpec) -> EngineRow:
         self._keep_logs(engine)
-        return self._pipeline.engine_row(engine, layer_table=self._keep_layers(engine))
+        layer_table = self._keep_layers(engine)
+        return self._pipeline.engine_row(engine, layer_table=layer_table, graph=self._keep_roles(engine) if layer_table else None)
+
+    def _keep_roles(self, engine: EngineSpec) -> str | None:
+        """What the nodes are that the layer table names: a later comparison of two runs has neither ONNX file nor library to ask."""
+        from harness.judge.roles import roles_of
+        from harness.store.codec import to_json
+
+        name = f"graphs/{_file_name(engine.prepared.id)}.json"
+        if name not in self._kept:
+            try:
+                roles = roles_of(self.graph(engine))
+            except EnginegateError:  # the gate that reads the graph says why it cannot; the record says there is none
+                return None
+            self._folder.save_text(name, to_json(roles).decode())
+            self._kept.add(name)
+        return name
 
     def _keep_layers(self, engine: EngineSpec) -> str | None:
         from harness.contracts import Capability

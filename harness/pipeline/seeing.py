@@ -97,8 +97,8 @@ class Pipeline:
             batch=str(spec.batch),
         )
 
-    def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None) -> EngineRow:
-        """The engine as run records list it. `layer_table` is where its table was kept."""
+    def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None, graph: str | None = None) -> EngineRow:
+        """The engine as run records list it. `layer_table` and `graph` are where its table and its nodes' roles were kept."""
         artifact = self.maker.engine(spec)
         memory = self.memory_or_none(spec)
         source = artifact.source
@@ -119,6 +119,7 @@ class Pipeline:
             cache="hit" if artifact.cache_hit else "miss",
             layer_table=layer_table,
             repairs=source.repairs if source else (),
+            graph=graph,
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +119,27 @@ class RoundTrip:
 
     cosine: float
     max_relative_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRole:
+    """What one node is. `block` is None outside the transformer blocks."""
+
+    name: str
+    op_type: str
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRoles:
+    """What the nodes of an exported graph are, without tensors and weights. A run keeps it, so that two can be compared later.
+
+    Attributes:
+        inputs: names of the graph's inputs.
+        attentions: names of the scores MatMul, the Softmax and the context MatMul of every attention.
+    """
+
+    nodes: tuple[NodeRole, ...]
+    inputs: tuple[str, ...]
+    attentions: tuple[tuple[str, str, str], ...]
+    schema: Literal["enginegate/graph/1"] = "enginegate/graph/1"

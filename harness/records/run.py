@@ -22,6 +22,7 @@ class EngineRow:
         plan_bytes: size of the engine file, in bytes.
         cache: whether this run found it built; None for a backend that builds nothing.
         layer_table: file in the run directory, with `/` between parts.
+        graph: likewise, with what the nodes of its ONNX file are; None where it has no layer table, or in runs of older versions.
         repairs: what had to be mended after the vendor's export.
     """
 
@@ -41,6 +42,7 @@ class EngineRow:
     cache: Literal["hit", "miss"] | None
     layer_table: str | None
     repairs: tuple[Repair, ...] = ()
+    graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
 
 from harness.records.machine import Machine
 from harness.records.run import EngineRow, ReportFinding, RunRecord
 from harness.records.verdict import NotRun, Status, Verdict
-from harness.report.words import UNKNOWN, by_reason, engine, figures, order, place, plain, tally
+from harness.report.markup import capped as _capped
+from harness.report.markup import cell as _cell
+from harness.report.markup import table as _table
+from harness.report.words import UNKNOWN, by_reason, engine, figures, order, place, tally
 
 LIMIT_BYTES = 900 * 1024  # GitHub refuses a step summary of more than 1 MiB, and other steps may add to it
 
@@ -26,7 +28,6 @@ _ENGINES = (
     "build, s",
     "cache",
 )
-_MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]|~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
 def summary(run: RunRecord, *, limit_bytes: int = LIMIT_BYTES) -> str:
@@ -44,7 +45,7 @@ def summary(run: RunRecord, *, limit_bytes: int = LIMIT_BYTES) -> str:
         _repairs(run.engines),
     )
     lines = [line for section in sections for line in (*section, "")]
-    return _capped([*lines, *_machine(run.machine)], limit_bytes)
+    return _capped([*lines, *_machine(run.machine)], limit_bytes, "The whole run is in run.json.")
 
 
 def _head(run: RunRecord) -> Iterator[str]:
@@ -119,34 +120,3 @@ def _machine(machine: Machine) -> Iterator[str]:
     )
     yield ""
     yield _cell(", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())))
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    lines = [_row(row) for row in rows]
-    if lines:
-        yield _row(headings)
-        yield _row(["---"] * len(headings))
-        yield from lines
-
-
-def _row(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
-
-
-def _cell(text: str) -> str:
-    """Text that neither Markdown nor HTML nor a table mistakes for its own marks."""
-    return plain(text).translate(_MARKUP)
-
-
-def _capped(lines: Sequence[str], limit_bytes: int) -> str:
-    whole = "\n".join(lines).rstrip() + "\n"
-    if len(whole.encode()) <= limit_bytes:
-        return whole
-    room = limit_bytes - len(_cut_note(len(lines)).encode())
-    ends = accumulate(len(line.encode()) + 1 for line in lines)
-    kept = lines[: sum(end <= room for end in ends)]
-    return "".join(f"{line}\n" for line in kept) + _cut_note(len(lines) - len(kept))
-
-
-def _cut_note(count: int) -> str:
-    return f"\nCut here: {count} more lines. The whole run is in run.json.\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from harness.errors import StoreFailed, UsageError
 from harness.records.run import RUN_SCHEMA, RunRecord
 from harness.store.atomic import copy_atomically, failing_in_words, write_atomically
-from harness.store.codec import from_plain, read_json, require_schema, to_json
+from harness.store.codec import from_json, from_plain, read_json, require_schema, to_json
 
 RUN_FILE = "run.json"
+Kept = TypeVar("Kept")
 
 
 class RunDirectory:
@@ -128,17 +130,62 @@ def append_step_summary(text: str) -> None:
             stream.write(f"{text}\n")
 
 
+def run_file(path: Path) -> Path:
+    """The record of a run that was named by its folder, or by the record itself."""
+    return path / RUN_FILE if path.is_dir() else path
+
+
 def read_run(path: Path) -> RunRecord:
     """Read a run: its folder, or its `run.json`.
 
     Raises:
         UsageError: there is none, it is no run record, or a newer enginegate made it.
     """
-    file = path / RUN_FILE if path.is_dir() else path
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); expected a finished run, whose folder holds {RUN_FILE}") from error
-    plain = read_json(data, origin=str(file), refuse=UsageError)
+    file = run_file(path)
+    plain = read_json(_bytes(file, f"a finished run, whose folder holds {RUN_FILE}"), origin=str(file), refuse=UsageError)
     require_schema(plain, RUN_SCHEMA, origin=str(file), refuse=UsageError)
     return from_plain(RunRecord, plain, origin=str(file), refuse=UsageError)
+
+
+def read_kept(path: Path, relative: str, kind: type[Kept]) -> Kept:
+    """Read a record that a run keeps beside its `run.json`, such as a layer table.
+
+    Args:
+        path: the run's folder, or its `run.json`.
+        relative: the file's name, as `run.json` gives it.
+        kind: the record's class.
+
+    Raises:
+        UsageError: it is missing, cut, no such record, or named outside the folder.
+    """
+    folder = run_file(path).parent
+    parts = PurePosixPath(relative)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise UsageError(f"{folder / RUN_FILE}: names {relative!r}; expected a file inside the run's own folder")
+    file = folder / parts
+    return from_json(
+        kind, _bytes(file, f"a file that {RUN_FILE} names; copy the whole folder, or run again"), origin=str(file), refuse=UsageError
+    )
+
+
+def read_inputs_digest(path: Path, name: str) -> str | None:
+    """Digest of the inputs that the embeddings `samples/<name>.npz` were seen on; None where the run kept none.
+
+    Raises:
+        UsageError: the file is no such archive.
+    """
+    file = run_file(path).parent / f"samples/{name}.npz"
+    if not file.exists():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream) as arrays:
+            return str(arrays["inputs_digest"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{file}: is no archive of embeddings ({error}); copy the whole folder, or run again") from error
+
+
+def _bytes(file: Path, expected: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); expected {expected}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
 from harness.records.run import RunRecord
@@ -12,7 +13,13 @@ from harness.store.atomic import write_atomically
 from harness.store.baselines import BaselineFile
 from harness.store.codec import json_schema
 
-_RECORDS = {"baseline.json": BaselineFile, "findings.json": GraphFindings, "layers.json": EngineLayers, "run.json": RunRecord}
+_RECORDS = {
+    "baseline.json": BaselineFile,
+    "comparison.json": Comparison,
+    "findings.json": GraphFindings,
+    "layers.json": EngineLayers,
+    "run.json": RunRecord,
+}
 
 
 def schema_documents() -> dict[str, bytes]:
