@@ -144,6 +144,7 @@ class RecipePolicy:
         block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
         fused_attention: every block has one fused attention layer.
         attention_fp8: q, k, v and the softmax output are quantized as well, and that layer reads q, k and v in FP8.
+        embedding_fp8: tables that the graph's input gathers rows from are stored in FP8, where the graph has one.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
         kept_fp16: what stays in FP16 by intent.
     """
@@ -154,6 +155,7 @@ class RecipePolicy:
     unfused_qdq: int
     reason: str
     attention_fp8: bool = False
+    embedding_fp8: bool = False
     kept_fp16: tuple[Kept, ...] = ()
 
     def why_kept(self, kind: NodeKind) -> str | None:

@@ -3,7 +3,7 @@
 schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
-[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8 (default false)
+[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8, embedding_fp8 (default false)
 [policy.linear.kept_fp16]    # convolution, embedding, attention, projection: why each stays in FP16
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
@@ -199,7 +199,8 @@ def _policy(table: _Table) -> RecipePolicy:
         fused_attention=table.flag("fused_attention"),
         unfused_qdq=table.whole("unfused_qdq", minimum=0),
         reason=table.text("reason"),
-        attention_fp8=table.flag("attention_fp8", default=False),  # files older than the key promised none
+        attention_fp8=table.flag("attention_fp8", default=False),  # files older than these keys promised none
+        embedding_fp8=table.flag("embedding_fp8", default=False),
         kept_fp16=_kept(_Table(f"{table.place[:-1]}.kept_fp16]", table.table("kept_fp16").values)),
     )
 

@@ -28,7 +28,7 @@ class Evidence:
     Attributes:
         statistics: of its FP8 constants, by name; None for one that cannot be read.
         reference: the graph before quantization, where there is one.
-        trips: with a reference, each weight GEMM's distance from it, by node name; None for what cannot be compared.
+        trips: with a reference, each weight GEMM's and token table's distance from it, by node name; None for what cannot be compared.
     """
 
     view: GraphView
