@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_build(commands: Any) -> None:
     command = _add(commands, "build", build, "build one engine")
     command.add_argument("encoder", metavar="ENCODER", help="ARCH/TOWER, such as ViT-B-32/image")
-    command.add_argument("--recipe", required=True, help="fp16, modelopt, linear or attention")
+    command.add_argument("--recipe", required=True, help="fp16, modelopt, linear, attention or compact")
     command.add_argument("--backend", required=True, help="onnxruntime or tensorrt_rtx")
     command.add_argument("--target", help="GPU to compile for, such as SM89")
     command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from harness.judge.structure import GraphView
+from harness.judge.token_tables import token_tables
+from harness.records.policy import RecipePolicy
 from harness.records.verdict import Direction, Judgement, Status
 
 
@@ -53,12 +55,17 @@ def weights_ratio(quantized_bytes: int | None, fp16_bytes: int | None, predicted
     return _ratio(Status.FAIL, observed, predicted, f"{off:+.1%} off the prediction: {hint}")
 
 
-def predicted_weights_ratio(fp16: GraphView) -> float | None:
-    """Weight bytes with every block GEMM's weight at one byte an element, over those of the FP16 graph; None without blocks."""
+def predicted_weights_ratio(fp16: GraphView, policy: RecipePolicy) -> float | None:
+    """Weight bytes with all that the recipe stores in FP8 at one byte an element, over those of the FP16 graph; None without blocks.
+
+    That is every block GEMM's weight and, where the policy says so, the token table.
+    """
     total = sum(constant.nbytes for constant in fp16.graph.constants.values())
-    weights = {gemm.constant.name: gemm.constant for block in fp16.blocks for gemm in block.gemms}
+    gemms = [gemm.constant for block in fp16.blocks for gemm in block.gemms]
+    tables = [table.constant for table in token_tables(fp16).values() if policy.embedding_fp8]
+    weights = {constant.name: constant for constant in (*gemms, *tables)}
     saved = sum(weight.nbytes - weight.elements for weight in weights.values())
-    return (total - saved) / total if saved else None
+    return (total - saved) / total if gemms and saved else None
 
 
 def _graphs(is_same_graph: bool) -> str:

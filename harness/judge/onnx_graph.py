@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.judge.structure import DEQUANTIZE, MOVES, QUANTIZE, Block, GraphView, WeightGemm
+from harness.judge.token_tables import StoredWeight
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Direction, Finding, Judgement, Severity, Status
@@ -103,10 +104,10 @@ def _quantized_by(view: GraphView, tensor: str) -> OnnxNode | None:
     return quantize if quantize is not None and quantize.op_type in QUANTIZE else None
 
 
-def why_not_folded(view: GraphView, gemm: WeightGemm) -> str | None:
+def why_not_folded(view: GraphView, stored: StoredWeight) -> str | None:
     """Why the weight is not stored in FP8; None when it is."""
-    constant = gemm.constant
-    dequantize = view.source(gemm.weight, MOVES)
+    constant = stored.constant
+    dequantize = view.source(stored.weight, MOVES)
     if dequantize is None or dequantize.op_type not in DEQUANTIZE:
         return f"its weight {constant.name} is {constant.dtype} and nothing de-quantizes it"
     if dequantize.inputs[0] != constant.name:

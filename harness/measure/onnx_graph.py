@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,14 +16,16 @@ from harness.measure.onnx_shapes import inferred_tensors
 from harness.need import need
 from harness.records.graph import ByteSpan, OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
 
-SMALL_ELEMENTS = 64  # constants up to this size keep their values: scales, zero points, shapes and axes
+SMALL_ELEMENTS = 64  # constants up to this size keep their values: zero points, shapes and axes
+SCALE_ELEMENTS = 1 << 20  # scales do up to this size: one an output channel, or one a row of a vocabulary
 
 # Bits an element of the packed types takes in a file; the others are as wide as numpy's.
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _WHOLE = (2, 7)  # AttributeProto.INT and INTS
+_QDQ = ("QuantizeLinear", "DequantizeLinear", "TRT_FP8QuantizeLinear", "TRT_FP8DequantizeLinear")
 # Inputs that the operators which checks read must have.
 _LEAST_INPUTS = {
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "TRT_FP8QuantizeLinear", "TRT_FP8DequantizeLinear"), 2),
+    **dict.fromkeys(_QDQ, 2),
     **dict.fromkeys(("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"), 2),
     **dict.fromkeys(("Cast", "Flatten", "Identity", "Reshape", "Softmax", "Squeeze", "Transpose", "Unsqueeze"), 1),
 }
@@ -130,13 +132,14 @@ def _elements(dims: Iterable[int]) -> int:
 
 def _constants(opened: OpenedOnnx, path: Path) -> Iterator[OnnxConstant]:
     graph = opened.model.graph
+    most = defaultdict(lambda: SMALL_ELEMENTS, {node.input[1]: SCALE_ELEMENTS for node in graph.node if node.op_type in _QDQ})
     for tensor in graph.initializer:
-        yield _constant(tensor, tensor.name, path, opened.spans.get(tensor.name))
+        yield _constant(tensor, tensor.name, path, opened.spans.get(tensor.name), most[tensor.name])
     for node in graph.node:
         if node.op_type == "Constant" and not _domain(node.domain):
             tensor = _constant_tensor(node)
             if tensor is not None:
-                yield _constant(tensor, node.output[0], path, None)
+                yield _constant(tensor, node.output[0], path, None, most[node.output[0]])
 
 
 def _constant_tensor(node: Any) -> Any:
@@ -152,7 +155,8 @@ def _constant_tensor(node: Any) -> Any:
     return None
 
 
-def _constant(tensor: Any, name: str, path: Path, span: ByteSpan | None) -> OnnxConstant:
+def _constant(tensor: Any, name: str, path: Path, span: ByteSpan | None, most: int) -> OnnxConstant:
+    """One initializer, whose values are kept up to `most` elements."""
     onnx = need("onnx", extra=None, to="read ONNX files")
     dtype = onnx.TensorProto.DataType.Name(tensor.data_type)
     shape = tuple(tensor.dims)
@@ -164,7 +168,7 @@ def _constant(tensor: Any, name: str, path: Path, span: ByteSpan | None) -> Onnx
         dtype=dtype,
         shape=shape,
         nbytes=expected or 0,
-        value=_value(tensor, name, path) if elements <= SMALL_ELEMENTS and expected is not None else None,
+        value=_value(_with_data(tensor, span), name, path) if elements <= most and expected is not None else None,
         span=span,
     )
 
@@ -205,6 +209,19 @@ def _required_external(tensor: Any, name: str, expected: int, path: Path) -> Byt
     if data.stat().st_size < end:
         raise UnusableGraph(f"{path}: {location} holds {data.stat().st_size} bytes; constant {name!r} ends at {end}; copy the whole file")
     return ByteSpan(path=data, offset=offset, nbytes=expected)
+
+
+def _with_data(tensor: Any, span: ByteSpan | None) -> Any:
+    """The tensor with the raw data that was left in the file, if it was."""
+    onnx = need("onnx", extra=None, to="read ONNX files")
+    if span is None or tensor.HasField("raw_data") or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return tensor
+    whole = onnx.TensorProto()
+    whole.CopyFrom(tensor)
+    with span.path.open("rb") as file:
+        file.seek(span.offset)
+        whole.raw_data = file.read(span.nbytes)
+    return whole
 
 
 def _value(tensor: Any, name: str, path: Path) -> NDArray[np.generic]:

@@ -34,14 +34,16 @@ def _statistics(view: GraphView) -> Mapping[str, WeightStatistics | None]:
 def _trips(view: GraphView, reference: GraphView) -> Mapping[str, RoundTrip | None]:
     from harness.judge.onnx_checks.scales import scale_of
     from harness.judge.onnx_checks.weights import originals
+    from harness.judge.token_tables import stored_weights
     from harness.measure.onnx_weights import round_trip
 
     trips: dict[str, RoundTrip | None] = {}
+    weights = stored_weights(view)
     for name, original in originals(view, reference).items():
-        gemm = view.weight_gemms[name]
-        dequantize = view.dequantized(gemm.weight)
+        stored = weights[name]
+        dequantize = view.dequantized(stored.weight)
         scale = scale_of(view, dequantize) if dequantize else None
         if dequantize is not None and scale is not None and scale.value is not None:
             axis = dequantize.attributes.get("axis", 1)
-            trips[name] = round_trip(gemm.constant, scale.value, axis if isinstance(axis, int) else 1, original)
+            trips[name] = round_trip(stored.constant, scale.value, axis if isinstance(axis, int) else 1, original)
     return trips

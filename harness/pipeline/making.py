@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,8 +103,9 @@ class Maker:
         return self._once(("inputs", shared, split, rows), lambda: self._inputs(shared, split, rows))
 
     def onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
-        """The exported encoder."""
-        return self._once(("onnx", encoder, recipe), lambda: self._onnx(encoder, recipe))
+        """The exported encoder. Recipes that make one graph of this tower share it, and with it every engine built from it."""
+        made = recipe.on(encoder.tower)
+        return self._once(("onnx", encoder, made), lambda: self._onnx(encoder, made))
 
     def engine(self, spec: EngineSpec) -> EngineArtifact:
         """The built engine.
@@ -235,10 +237,19 @@ class Maker:
 def code_digest(package: str) -> str:
     """sha256 over the source files of one of our packages: what made an artifact includes our own code."""
     digest = hashlib.sha256()
-    files = {path.name: path.read_bytes() for path in importlib.resources.files(package).iterdir() if path.name.endswith(".py")}
+    files = {name: path.read_bytes() for name, path in _sources(importlib.resources.files(package), "")}
     for name, content in sorted(files.items()):
         digest.update(name.encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+def _sources(folder: Traversable, within: str) -> Iterator[tuple[str, Traversable]]:
+    """Python files below `folder`, by their paths from it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _sources(path, f"{within}{path.name}/")
+        elif path.name.endswith(".py"):
+            yield f"{within}{path.name}", path
 
 
 def _shape_of(encoder: EncoderSpec) -> dict[str, str]:

@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("enginegate", "FP8 engine gates")
     add = group.addoption
     add("--encoders", action="append", metavar="ARCH/TOWER", help="encoder to gate, such as ViT-B-32/image; repeat for more")
-    add("--recipes", action="append", metavar="RECIPE", help="recipe to gate: fp16, modelopt, linear, attention; repeat for more")
+    add("--recipes", action="append", metavar="RECIPE", help="recipe to gate: fp16, modelopt, linear, attention, compact; repeat for more")
     add("--backends", action="append", metavar="BACKEND", help="backend to gate on: onnxruntime, tensorrt_rtx; repeat for more")
     add("--targets", action="append", metavar="SMxx", help="GPU to compile for, such as SM89; repeat for more")
     add("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")

@@ -14,7 +14,8 @@ from harness.prepare.attention import unpack_attention
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.export import export_onnx, input_name
 from harness.prepare.quantize import quantize
-from harness.prepare.repair import Originals, repair
+from harness.prepare.repair.all_repairs import repair
+from harness.prepare.repair.originals import Originals
 from harness.prepare.tidy import tidy
 from harness.prepare.vendor_log import quiet_to
 from harness.records.artifacts import Repair

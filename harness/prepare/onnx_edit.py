@@ -6,8 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+_SMALL = 1024  # elements; larger constants hold weights, which no shape is computed from
 
 
 class Wiring:
@@ -49,3 +53,17 @@ def remove_unread_initializers(graph: GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def inferred_types(model: ModelProto) -> dict[str, ValueInfoProto]:
+    """Types and shapes that follow from the nodes alone, by tensor. Weights count as inputs, so that inference does not copy them."""
+    import onnx
+
+    graph = onnx.GraphProto(name=model.graph.name, node=model.graph.node, input=model.graph.input, output=model.graph.output)
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims, dtype=np.int64) <= _SMALL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+    return {info.name: info for info in onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.value_info}

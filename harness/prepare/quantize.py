@@ -24,7 +24,9 @@ SOFTMAX_AMAX = 1.0  # what a softmax can reach, whatever it is fed: FP8's scale 
 # Quantizers of one attention, under the names that Model Optimizer gives them in its own quantized attentions.
 _SOFTMAX_QUANTIZER = "softmax_quantizer"
 _ATTENTION_QUANTIZERS = ("q_bmm_quantizer", "k_bmm_quantizer", "v_bmm_quantizer", _SOFTMAX_QUANTIZER)
-_LINEAR_QUANTIZERS = ("weight_quantizer", "input_quantizer")
+_WEIGHT_QUANTIZER = "weight_quantizer"
+_LINEAR_QUANTIZERS = (_WEIGHT_QUANTIZER, "input_quantizer")
+_WITH_ATTENTION = frozenset({Recipe.ATTENTION, Recipe.COMPACT})
 
 
 def quantize(encoder: nn.Module, recipe: Recipe, calibration: EncoderInputs, *, log: Path | None = None) -> dict[str, float]:
@@ -35,7 +37,8 @@ def quantize(encoder: nn.Module, recipe: Recipe, calibration: EncoderInputs, *, 
     Args:
         encoder: FP32, its attention unpacked.
         recipe: `modelopt` is NVIDIA's preset as it is; `linear` keeps only the preset's quantizers of block Linear layers;
-            `attention` adds the operands of each block's two attention products: scaled q, k, the softmax's output, and v.
+            `attention` adds the operands of each block's two attention products: scaled q, k, the softmax's output, and v;
+            `compact` adds the token embedding's table to those, with one scale.
         log: file for what Model Optimizer prints; None discards it.
     Returns:
         The largest magnitude of each quantizer that is on, by its module path; FP8's scale is this over 448.
@@ -62,15 +65,16 @@ def _promised(encoder: nn.Module, recipe: Recipe) -> list[str]:
     linears = block_linears(encoder)
     if not linears:
         raise BuildFailed(_nothing_to_quantize("the encoder has no repeated blocks with Linear layers"))
-    attentions = block_attentions(encoder) if recipe is Recipe.ATTENTION else []
-    if recipe is Recipe.ATTENTION and not attentions:
+    attentions = block_attentions(encoder) if recipe in _WITH_ATTENTION else []
+    if recipe in _WITH_ATTENTION and not attentions:
         raise BuildFailed(
-            "recipe attention quantizes the products of unpacked attention, and none of the encoder's blocks has one; expected "
+            f"recipe {recipe} quantizes the products of unpacked attention, and none of the encoder's blocks has one; expected "
             "nn.MultiheadAttention or open_clip's own attention, as its built-in towers have; choose recipe linear for this encoder"
         )
     return [
         *(f"{path}.{quantizer}" for path in linears for quantizer in _LINEAR_QUANTIZERS),
         *(f"{path}.{quantizer}" for path in attentions for quantizer in _ATTENTION_QUANTIZERS),
+        *(f"{path}.{_WEIGHT_QUANTIZER}" for path in _tables(encoder, recipe)),
     ]
 
 
@@ -88,6 +92,23 @@ def block_linears(encoder: nn.Module) -> list[str]:
 def block_attentions(encoder: nn.Module) -> list[str]:
     """Paths of the unpacked attentions inside repeated blocks, in order. What pools tokens after the last block is none."""
     return _inside_blocks(encoder, unpacked_classes())
+
+
+def token_tables(encoder: nn.Module) -> list[str]:
+    """Paths of the `nn.Embedding` modules, in order. Positions are plain parameters in open_clip's towers, and none of them."""
+    from torch import nn
+
+    return [path for path, module in encoder.named_modules() if isinstance(module, nn.Embedding)]
+
+
+def _tables(encoder: nn.Module, recipe: Recipe) -> list[str]:
+    tables = token_tables(encoder) if recipe is Recipe.COMPACT else []
+    if recipe is Recipe.COMPACT and not tables:
+        raise BuildFailed(
+            "recipe compact quantizes the token embedding, and the encoder has none; expected an nn.Embedding, as text towers have; "
+            "choose recipe attention for this encoder"
+        )
+    return tables
 
 
 def _inside_blocks(encoder: nn.Module, kinds: type[Any] | tuple[type[Any], ...]) -> list[str]:
@@ -127,7 +148,7 @@ def _only(promised: list[str], preset: list[dict[str, Any]]) -> list[dict[str, A
 @contextmanager
 def _quantized_attention(mtq: Any, recipe: Recipe) -> Iterator[None]:
     """Make our unpacked attention known to Model Optimizer, by its own registry, for as long as it quantizes."""
-    if recipe is not Recipe.ATTENTION:  # other recipes would get quantizers too, switched off, and other bytes for nothing
+    if recipe not in _WITH_ATTENTION:  # other recipes would get quantizers too, switched off, and other bytes for nothing
         yield
         return
     classes = unpacked_classes()

@@ -178,6 +178,7 @@ class RecipePolicy:
         block_gemms_fp8: every weight GEMM of every block is FP8, from ONNX to the kernel.
         fused_attention: every block has one fused attention layer.
         attention_fp8: q, k, v and the softmax output are quantized as well, and that layer reads q, k and v in FP8.
+        embedding_fp8: tables that the graph's input gathers rows from are stored in FP8, where the graph has one.
         unfused_qdq: how many engine layers may be nothing but Q/DQ, beside those fed by a graph input.
         kept_fp16: what stays in FP16 by intent.
         kept_fp32: operators whose numbers an engine may keep in FP32 between two kernels; one list for every recipe of a gate.toml.
@@ -190,6 +191,7 @@ class RecipePolicy:
     unfused_qdq: int
     reason: str
     attention_fp8: bool = False
+    embedding_fp8: bool = False
     kept_fp16: tuple[Kept, ...] = ()
     kept_fp32: tuple[KeptWide, ...] = ()
     limits: CheckLimits = CheckLimits()

@@ -27,11 +27,16 @@ class Recipe(StrEnum):
     MODELOPT = "modelopt"
     LINEAR = "linear"
     ATTENTION = "attention"
+    COMPACT = "compact"
 
     @property
     def is_quantized(self) -> bool:
         """Whether the graph holds FP8 nodes."""
         return self is not Recipe.FP16
+
+    def on(self, tower: Tower) -> Recipe:
+        """The recipe that makes the same graph of this tower: an image tower has no token embedding, so `compact` is `attention` there."""
+        return Recipe.ATTENTION if self is Recipe.COMPACT and tower is Tower.IMAGE else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

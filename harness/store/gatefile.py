@@ -3,7 +3,7 @@
 schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
-[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8 (default false)
+[policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8, embedding_fp8 (default false)
 [policy.linear.kept_fp16]    # convolution, embedding, attention, projection: why each stays in FP16
 [checks]                     # name of a limit = {limit, reason}
 [kept_fp32]                  # ONNX operator = why an engine may keep its numbers in FP32
@@ -216,7 +216,8 @@ def _policy(table: _Table) -> RecipePolicy:
         fused_attention=table.flag("fused_attention"),
         unfused_qdq=table.whole("unfused_qdq", minimum=0),
         reason=table.text("reason"),
-        attention_fp8=table.flag("attention_fp8", default=False),  # files older than the key promised none
+        attention_fp8=table.flag("attention_fp8", default=False),  # files older than these keys promised none
+        embedding_fp8=table.flag("embedding_fp8", default=False),
         kept_fp16=_kept(_Table(f"{table.place[:-1]}.kept_fp16]", table.table("kept_fp16").values)),
     )
 

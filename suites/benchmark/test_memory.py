@@ -26,7 +26,7 @@ def test_activations_need_no_more_bytes_than_approved(engine, observe, expect):
 def test_quantized_weights_shrink_as_their_shapes_predict(engine, observe, expect):
     fp16 = observe.fp16_of(engine)
     quantized_bytes, fp16_bytes = observe.memory(engine).weights_bytes, observe.memory(fp16).weights_bytes
-    predicted = predicted_weights_ratio(observe.graph(fp16))
+    predicted = predicted_weights_ratio(observe.graph(fp16), observe.promise(engine))
     expect(weights_ratio(quantized_bytes, fp16_bytes, predicted, relative_margin=observe.margin("weights_ratio", engine)))
 
 

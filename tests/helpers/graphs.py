@@ -12,6 +12,7 @@ from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 WIDTH = 8
 TOKENS = 5
+VOCABULARY = 100
 
 
 def ports(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, OnnxPort]:
@@ -30,26 +31,40 @@ class GraphMaker:
     unfolded: frozenset[str] = frozenset()  # GEMMs whose weight goes through QuantizeLinear
     softmax_qdq: bool = False
     attention_qdq: bool = False  # q, k, v and the softmax behind Q/DQ
+    table: bool = False  # the input is tokens, which gather rows of a table
+    table_fp8: bool = False
     nodes: list[OnnxNode] = field(default_factory=list)
     constants: dict[str, OnnxConstant] = field(default_factory=dict)
 
     def graph(self) -> OnnxGraph:
-        tensor = self._gemm("patch", "image", (3, WIDTH), quantized=False)
+        tensor = self._embedding() if self.table else self._gemm("patch", "image", (3, WIDTH), quantized=False)
         for index in range(self.blocks):
             tensor = self._block(index, tensor)
         tensor = self._gemm("head", tensor, (WIDTH, 4), quantized=False)
         return OnnxGraph(
             nodes=tuple(self.nodes),
             constants=self.constants,
-            inputs=(OnnxPort(name="image", dtype="FLOAT16", shape=("batch", 5, 3)),),
+            inputs=(self._input(),),
             outputs=(OnnxPort(name=tensor, dtype="FLOAT16", shape=("batch", 5, 4)),),
             opsets={"": 20},
             tensors=ports(self._shapes()),
         )
 
+    def _input(self) -> OnnxPort:
+        if self.table:
+            return OnnxPort(name="tokens", dtype="INT64", shape=("batch", TOKENS))
+        return OnnxPort(name="image", dtype="FLOAT16", shape=("batch", TOKENS, 3))
+
+    def _embedding(self) -> str:
+        if self.table_fp8:
+            self._constant("table", "FLOAT8E4M3FN", (VOCABULARY, WIDTH), itemsize=1)
+            return self._node("Gather", "gather", self._node("DequantizeLinear", "table_dq", "table", self._scale("table_scale")), "tokens")
+        self._constant("table", "FLOAT16", (VOCABULARY, WIDTH), itemsize=2)
+        return self._node("Gather", "gather", "table", "tokens")
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """One row of TOKENS tokens with one head, through every node."""
-        shapes: dict[str, tuple[int, ...]] = {"image": (1, TOKENS, 3)}
+        shapes: dict[str, tuple[int, ...]] = {"image": (1, TOKENS, 3), "tokens": (1, TOKENS)}
         for node in self.nodes:
             operands = [shapes.get(name) or self.constants[name].shape for name in node.inputs]
             shape = operands[0]
@@ -57,6 +72,8 @@ class GraphMaker:
                 shape = (*operands[0][:-1], operands[1][-1])
             elif node.op_type == "Transpose":
                 shape = (shape[0], shape[2], shape[1])
+            elif node.op_type == "Gather":
+                shape = (*operands[1], shape[1])
             shapes[node.outputs[0]] = shape
         return shapes
 

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.judge.memory import bytes_against_baseline, predicted_weights_ratio, weights_ratio
 from harness.judge.structure import GraphView
-from harness.records.verdict import Status
+from harness.records.policy import RecipePolicy
+from harness.records.verdict import Severity, Status
 from tests.helpers.graphs import GraphMaker
+
+LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="test")
+COMPACT = replace(LINEAR, attention_fp8=True, embedding_fp8=True)
 
 
 def judged(observed, approved, *, is_same_graph=True):
@@ -51,11 +57,23 @@ def test_the_predicted_ratio_counts_block_weights_at_one_byte():
     fp16 = GraphView(GraphMaker(blocks=2, quantized=False).graph())
 
     # Two blocks of 8x8 q, k, v, out and 8x32 fc, proj: 2 * 768 elements. Patch 24 and head 32 elements stay FP16.
-    assert predicted_weights_ratio(fp16) == pytest.approx((2 * 768 + 2 * 56) / (2 * 2 * 768 + 2 * 56))
+    assert predicted_weights_ratio(fp16, LINEAR) == pytest.approx((2 * 768 + 2 * 56) / (2 * 2 * 768 + 2 * 56))
+
+
+@pytest.mark.parametrize(("policy", "table"), [(LINEAR, 2), (COMPACT, 1)], ids=["a table kept", "a table in FP8"])
+def test_the_predicted_ratio_counts_a_token_table_as_its_policy_stores_it(policy, table):
+    fp16 = GraphView(GraphMaker(blocks=2, quantized=False, table=True).graph())
+
+    # As above, with a table of 100x8 in the place of the patch embedding: 800 elements.
+    assert predicted_weights_ratio(fp16, policy) == pytest.approx((2 * 768 + table * 800 + 2 * 32) / (2 * 2 * 768 + 2 * 800 + 2 * 32))
 
 
 def test_no_ratio_is_predicted_without_blocks():
-    assert predicted_weights_ratio(GraphView(GraphMaker(blocks=0).graph())) is None
+    assert predicted_weights_ratio(GraphView(GraphMaker(blocks=0, table=True).graph()), COMPACT) is None
+
+
+def test_no_ratio_is_predicted_from_a_reference_that_is_quantized_itself():
+    assert predicted_weights_ratio(GraphView(GraphMaker(blocks=2).graph()), LINEAR) is None
 
 
 def test_a_ratio_near_its_prediction_passes():

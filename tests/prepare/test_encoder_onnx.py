@@ -19,16 +19,21 @@ from torch import nn
 from harness.errors import BuildFailed, UnusableGraph, UnusableInputs
 from harness.need import is_installed
 from harness.prepare import encoder_onnx as encoder_onnx_module
+from harness.prepare.attention import unpack_attention
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx, reference_rows
 from harness.prepare.export import export_onnx
 from harness.prepare.inputs import Split, make_inputs
-from harness.prepare.vendor_log import import_quietly
+from harness.prepare.quantize import quantize
+from harness.prepare.repair.all_repairs import repair
+from harness.prepare.tidy import tidy
+from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.spec import EncoderSpec, Recipe
 
 TOWERS = ("image", "text")
 BLOCK_LINEARS = 12  # two blocks of six
-FINISHED = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
+FINISHED = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION, Recipe.COMPACT)
+WITH_ATTENTION = (Recipe.ATTENTION, Recipe.COMPACT)
 E4M3_MAX = 448  # largest finite E4M3 value
 
 
@@ -43,6 +48,7 @@ def make(tmp_path_factory, small_configs):
     @cache
     def make(tower, recipe):
         spec, folder = spec_of(tower), tmp_path_factory.mktemp("made")
+        recipe = recipe.on(spec.tower)
         calibration = make_inputs(spec, Split.CALIBRATION, 16) if recipe.is_quantized else None
         return spec, recipe, folder, make_onnx(spec, recipe, calibration, folder)
 
@@ -84,6 +90,11 @@ def run(made, rows):
     return np.asarray(session.run(None, {session.get_inputs()[0].name: rows})[0])
 
 
+def cosines(observed, reference):
+    observed = observed.astype(np.float32)
+    return (observed * reference).sum(1) / np.linalg.norm(observed, axis=1) / np.linalg.norm(reference, axis=1)
+
+
 def test_input_and_output_have_the_names_types_and_shapes_that_others_rest_on(made):
     spec, _, _, _ = made
     graph = graph_of(made)
@@ -100,15 +111,16 @@ def test_input_and_output_have_the_names_types_and_shapes_that_others_rest_on(ma
 def test_quantized_graphs_hold_one_byte_a_block_weight(made):
     _, recipe, _, _ = made
     weights = [w for w in graph_of(made).initializer if w.data_type == onnx.TensorProto.FLOAT8E4M3FN and len(w.dims) == 2]
-    assert len(weights) == (BLOCK_LINEARS if recipe.is_quantized else 0)
+    assert len(weights) == (BLOCK_LINEARS if recipe.is_quantized else 0) + (recipe is Recipe.COMPACT)
     assert all(len(weight.raw_data) == np.prod(weight.dims) for weight in weights)
 
 
-def test_a_block_linear_has_one_q_and_two_dq_and_an_attention_four_pairs(finished):
+def test_a_block_linear_has_one_q_and_two_dq_and_an_attention_four_pairs_and_a_table_one_dq(finished):
     _, recipe, _, _ = finished
     kinds = Counter(node.op_type for node in graph_of(finished).node)
     linear, attention = (BLOCK_LINEARS, 2 * BLOCK_LINEARS), (BLOCK_LINEARS + 2 * 4, 2 * BLOCK_LINEARS + 2 * 4)
-    expected = {Recipe.FP16: (0, 0), Recipe.LINEAR: linear, Recipe.ATTENTION: attention}
+    compact = (attention[0], attention[1] + 1)
+    expected = {Recipe.FP16: (0, 0), Recipe.LINEAR: linear, Recipe.ATTENTION: attention, Recipe.COMPACT: compact}
     assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == expected[recipe]
 
 
@@ -152,7 +164,7 @@ def test_attention_is_a_product_a_softmax_and_a_product_with_q_scaled_first(fini
         assert before_qdq(scores.input[0], maker).op_type == "Mul"
         softmax = before_qdq(context.input[0], maker)
         readers = [node.op_type for node in graph.node if softmax.output[0] in node.input]
-        assert readers == ["QuantizeLinear" if finished[1] is Recipe.ATTENTION else "MatMul"]
+        assert readers == ["QuantizeLinear" if finished[1] in WITH_ATTENTION else "MatMul"]
 
 
 def test_attention_reads_q_k_softmax_and_v_through_fp8_at_the_calibrated_scales(make, tower):
@@ -171,11 +183,25 @@ def test_attention_reads_q_k_softmax_and_v_through_fp8_at_the_calibrated_scales(
             assert (largest == 1.0) == (name == "softmax")
 
 
+def test_the_token_table_is_fp8_codes_of_its_own_scale_before_rows_are_gathered(make):
+    made = make("text", Recipe.COMPACT)
+    graph, largest = graph_of(made), made[3].amax["tower.token_embedding.weight_quantizer"]
+    maker, constants = makers_of(graph), {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    (gather,) = (node for node in graph.node if node.op_type == "Gather" and node.input[1] == "tokens")
+    dequantize = maker[gather.input[0]]
+    codes, scale = (constants[name].astype(np.float32) for name in dequantize.input)
+    table = load_encoder(spec_of("text")).get_parameter("tower.token_embedding.weight").numpy()
+    assert dequantize.op_type == "DequantizeLinear"
+    assert scale == pytest.approx(largest / E4M3_MAX, rel=1e-3) == pytest.approx(np.abs(table).max() / E4M3_MAX, rel=1e-3)
+    # E4M3 rounds to 1/16 of a number, or to half of its smallest step; FP16 had rounded before, table and scale alike.
+    e4m3, half = np.maximum(np.abs(table) / 16, scale * 2.0**-10), np.abs(table) * 2.0**-10 + 2.0**-25
+    assert (np.abs(codes * scale - table) <= e4m3 + half).all()
+
+
 def test_onnx_runtime_gives_the_reference_within_the_recipes_precision(finished):
     spec, recipe, _, _ = finished
     inputs = make_inputs(spec, Split.EVALUATION, 5)
-    observed, reference = run(finished, inputs.rows).astype(np.float32), reference_rows(spec, inputs)
-    cosine = (observed * reference).sum(1) / np.linalg.norm(observed, axis=1) / np.linalg.norm(reference, axis=1)
+    cosine = cosines(run(finished, inputs.rows), reference_rows(spec, inputs))
     if recipe is Recipe.FP16:
         assert cosine.min() > 0.99999
     else:
@@ -211,6 +237,62 @@ def test_fp16_needs_no_repair_and_modelopt_gets_none(made):
     _, recipe, _, facts = made
     if recipe in (Recipe.FP16, Recipe.MODELOPT):
         assert facts.repairs == ()
+
+
+def test_a_layer_whose_scale_fp16_rounds_to_zero_is_mended_and_told(tmp_path, monkeypatch):
+    def with_a_tiny_layer(spec, *, log=None):
+        encoder = load_encoder(spec, log=log)
+        with torch.no_grad():
+            encoder.get_parameter(f"{tiny}.weight").mul_(1e-5)
+        return encoder
+
+    tiny = "tower.transformer.resblocks.1.mlp.c_fc"
+    node = "/tower/transformer/resblocks.1/mlp/c_fc/MatMul"
+    monkeypatch.setattr(encoder_onnx_module, "load_encoder", with_a_tiny_layer)
+    facts = make_onnx(spec_of("text"), Recipe.LINEAR, make_inputs(spec_of("text"), Split.CALIBRATION, 4), tmp_path)
+
+    assert [(step.name, step.count) for step in facts.repairs if step.name == "zero_scales"] == [("zero_scales", 1)]
+    graph = onnx.load(tmp_path / ONNX_FILE).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    product = next(one for one in graph.node if one.name == node)
+    codes, scale = (constants[name].astype(np.float32) for name in makers_of(graph)[product.input[1]].input)
+    original = load_encoder(spec_of("text")).get_parameter(f"{tiny}.weight").numpy().T.astype(np.float32) * np.float32(1e-5)
+    assert np.allclose(codes * scale, original.astype(np.float16), rtol=1 / 16 + 1e-3, atol=0)
+
+
+def test_what_the_exporters_own_fp16_conversion_leaves_is_mended(tmp_path):
+    spec = spec_of("text")
+    encoder, inputs = load_encoder(spec), make_inputs(spec, Split.EVALUATION, 3)
+    unpack_attention(encoder)
+    quantize(encoder, Recipe.LINEAR, make_inputs(spec, Split.CALIBRATION, 4))
+    converted = exported_in_fp32_and_converted(encoder, tmp_path / ONNX_FILE)
+    assert float_casts_of(converted) == 3  # two q, k, v inputs and the final projection
+
+    mended = [step.name for step in repair(converted, {})]
+    tidy(converted, dim=encoder.dim)
+    onnx.save(converted, tmp_path / ONNX_FILE)
+
+    assert "float_casts" in mended
+    assert float_casts_of(converted) == 0
+    onnx.checker.check_model(str(tmp_path / ONNX_FILE), full_check=True)
+    observed = run((spec, Recipe.LINEAR, tmp_path, None), inputs.rows)
+    assert cosines(observed, reference_rows(spec, inputs)).min() > 0.98
+
+
+def exported_in_fp32_and_converted(encoder, path):
+    """What Model Optimizer's exporter makes of an FP32 model when it is asked for float16."""
+    exporter = import_quietly("modelopt.torch._deploy.utils.torch_onnx", to="test")
+    example = torch.zeros(2, *encoder.row_shape, dtype=torch.int64)
+    options = {"model_name": "converted", "weights_dtype": "fp16", "dynamic_axes": {"tokens": {0: "batch"}}}
+    with quiet_to(None):
+        packed, _ = exporter.get_onnx_bytes_and_metadata(encoder, (example,), **options)
+    path.write_bytes(exporter.OnnxBytes.from_bytes(packed).get_onnx_model_file_bytes())
+    return onnx.load(path)
+
+
+def float_casts_of(model):
+    casts = (node for node in model.graph.node if node.op_type == "Cast")
+    return sum(attribute.i == onnx.TensorProto.FLOAT for node in casts for attribute in node.attribute)
 
 
 def test_the_folder_holds_the_graph_and_the_vendors_log_alone(made):

@@ -68,6 +68,22 @@ def test_attention_quantizes_the_operands_of_its_products_too(name):
     assert not {amax[path] for path in beside} & {1.0}
 
 
+def test_compact_quantizes_the_token_table_and_all_that_attention_does():
+    name = "small-clip/text"
+    encoder, inputs = unpacked(name), rows(name)
+    largest = encoder.get_parameter("tower.token_embedding.weight").abs().max().item()
+    amax = quantize(encoder, Recipe.COMPACT, inputs)
+    attention = quantize(unpacked(name), Recipe.ATTENTION, inputs)
+    assert set(amax) - set(attention) == {"tower.token_embedding.weight_quantizer"}
+    assert set(attention) < set(amax)
+    assert amax["tower.token_embedding.weight_quantizer"] == largest
+
+
+def test_compact_without_a_token_table_is_refused_with_what_to_choose():
+    with pytest.raises(BuildFailed, match="choose recipe attention"):
+        quantize(unpacked("small-clip/image"), Recipe.COMPACT, rows("small-clip/image"))
+
+
 def test_the_scale_of_q_is_seen_after_its_scaling():
     encoder, inputs = unpacked("small-clip/text"), rows("small-clip/text")
     seen = []

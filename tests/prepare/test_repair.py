@@ -1,52 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.errors import BuildFailed
-from harness.prepare.repair import (
-    REPAIRS,
-    repair,
-    scalar_zero_point,
-    softmax_without_v,
-    stale_types,
-    standard_domain,
-    weight_only_convolution,
-)
-
-HALF, FP8 = TensorProto.FLOAT16, TensorProto.FLOAT8E4M3FN
-SHAPE = [2, 4, 4]
-
-
-def half(name, values):
-    return numpy_helper.from_array(np.asarray(values, dtype=np.float16), name)
-
-
-def fp8(name, dims):
-    return helper.make_tensor(name, FP8, dims, bytes(int(np.prod(dims))), raw=True)
-
-
-def model(nodes, constants=(), *, inputs=("x",), output="y", noted=(), domains=("",), shape=SHAPE, returns=None):
-    graph = helper.make_graph(
-        list(nodes),
-        "test",
-        [helper.make_tensor_value_info(name, HALF, shape) for name in inputs],
-        [helper.make_tensor_value_info(output, HALF, returns or shape)],
-        list(constants),
-        value_info=list(noted),
-    )
-    versions = {"": 20, "trt": 1}
-    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid(domain, versions[domain]) for domain in domains])
-
-
-def q_dq(source, name, *, domain=""):
-    """Nodes that quantize and dequantize `source` into `<name>_dq`."""
-    return [
-        helper.make_node("QuantizeLinear", [source, "scale", "zero"], [f"{name}_q"], f"{name}/Q", domain=domain),
-        helper.make_node("DequantizeLinear", [f"{name}_q", "scale"], [f"{name}_dq"], f"{name}/DQ", domain=domain),
-    ]
+from harness.prepare.repair.all_repairs import REPAIRS, repair
+from harness.prepare.repair.file_format import scalar_zero_point, stale_types, standard_domain
+from harness.prepare.repair.placement import softmax_without_v, weight_only_convolution
+from tests.helpers.models import FP8, HALF, SHAPE, fp8, half, model, op_types, q_dq, valid
 
 
 def attention(v_nodes=(), v="v", *, softmax_reader="MatMul"):
@@ -67,15 +29,6 @@ def convolution(*, quantized_input=False):
     ]
     constants = [half("scale", 0.1), fp8("zero", []), fp8("weight_fp8", [5, 3, 2, 2])]
     return model(nodes, constants, shape=[1, 3, 4, 4], returns=[1, 5, 3, 3])
-
-
-def op_types(graph_model):
-    return [node.op_type for node in graph_model.graph.node]
-
-
-def valid(graph_model):
-    onnx.checker.check_model(graph_model, full_check=True)
-    return True
 
 
 class TestStandardDomain:
@@ -218,5 +171,7 @@ def test_a_repair_is_known_by_the_name_of_its_function():
         "scalar_zero_point",
         "softmax_without_v",
         "weight_only_convolution",
+        "float_casts",
+        "zero_scales",
         "stale_types",
     ]

@@ -60,6 +60,13 @@ def test_what_is_no_batch_profile_is_refused(text):
         BatchProfile.parse(text)
 
 
+def test_compact_is_attention_where_there_is_no_token_embedding():
+    on_image, on_text = ({recipe: recipe.on(tower) for recipe in Recipe} for tower in (Tower.IMAGE, Tower.TEXT))
+
+    assert on_text == {recipe: recipe for recipe in Recipe}
+    assert on_image == {**on_text, Recipe.COMPACT: Recipe.ATTENTION}
+
+
 def test_an_engine_is_named_by_what_sets_it_apart():
     engine = EngineSpec(encoder=EncoderSpec.parse("a-b/image"), recipe=Recipe.LINEAR, backend="tensorrt_rtx", target="SM89")
 

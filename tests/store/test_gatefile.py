@@ -245,6 +245,14 @@ def test_a_policy_says_what_stays_in_fp16_and_why(tmp_path: Path):
     assert promise.why_kept(NodeKind.ATTENTION) == "its kernel is fused"
     assert promise.why_kept(NodeKind.CONVOLUTION) is None
     assert not promise.attention_fp8
+    assert not promise.embedding_fp8
+
+
+def test_a_policy_can_promise_tables_in_fp8(tmp_path: Path):
+    path = tmp_path / "gate.toml"
+    path.write_text(WHOLE.replace("[policy.linear]", "[policy.linear]\nembedding_fp8 = true"))
+
+    assert read_gate_file(path).policy("linear").embedding_fp8
 
 
 @pytest.mark.parametrize(

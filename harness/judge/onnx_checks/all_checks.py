@@ -29,7 +29,7 @@ class Evidence:
     Attributes:
         statistics: of its FP8 constants, by name; None for one that cannot be read.
         reference: the graph before quantization, where there is one.
-        trips: with a reference, each weight GEMM's distance from it, by node name; None for what cannot be compared.
+        trips: with a reference, each weight GEMM's and token table's distance from it, by node name; None for what cannot be compared.
         as_read: the graph before its nodes were given names of their own; None where the view is of the graph as it was read.
     """
 

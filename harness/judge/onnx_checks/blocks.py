@@ -10,6 +10,7 @@ import numpy as np
 from harness.judge.onnx_checks.finding import Findings, finding, quantizes
 from harness.judge.onnx_checks.scales import scale_of
 from harness.judge.structure import DEQUANTIZE, MOVES, QDQ, QUANTIZE, Block, GraphView
+from harness.judge.token_tables import token_tables
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding
@@ -68,8 +69,14 @@ def _before(view: GraphView, tensor: str) -> Iterator[str]:
 
 
 def counts_match(view: GraphView, policy: RecipePolicy, reference: GraphView | None) -> Findings:
-    """O12: Q/DQ nodes in the numbers that the recipe makes, softmax scaled by 1/448, and blocks as in the reference."""
-    return (*_counts(view, policy), *_attention(view, policy), *_softmax_scales(view, policy), *_against(view, policy, reference))
+    """O12: Q/DQ nodes in the numbers that the recipe makes, softmax scaled by 1/448, tables in FP8, and blocks as in the reference."""
+    return (
+        *_counts(view, policy),
+        *_attention(view, policy),
+        *_softmax_scales(view, policy),
+        *_tables(view, policy),
+        *_against(view, policy, reference),
+    )
 
 
 def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
@@ -91,10 +98,11 @@ def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
     tensors = {_unquantized(view, gemm.activation) for gemm in gemms}
     more = 4 * len(view.blocks) if policy.attention_fp8 else 0
     fewest, most = len(tensors) + more, len(gemms) + more
+    weights = len(gemms) + (len(token_tables(view)) if policy.embedding_fp8 else 0)
     node = _odd_one(view, policy)
-    if node is not None or not (fewest <= quantize <= most and fewest + len(gemms) <= dequantize <= most + len(gemms)):
-        shared = f" ({fewest} and {fewest + len(gemms)} where readers of one tensor share)" if fewest < most else ""
-        expected = f"{most} QuantizeLinear and {most + len(gemms)} DequantizeLinear{shared}"
+    if node is not None or not (fewest <= quantize <= most and fewest + weights <= dequantize <= most + weights):
+        shared = f" ({fewest} and {fewest + weights} where readers of one tensor share)" if fewest < most else ""
+        expected = f"{most} QuantizeLinear and {most + weights} DequantizeLinear{shared}"
         found = f"{quantize} QuantizeLinear and {dequantize} DequantizeLinear in the graph"
         why = "something is quantized that should not be, or the other way round; this is the first such node"
         yield finding("O12", policy, view, node, found=found, expected=expected, why=why)
@@ -116,6 +124,7 @@ def _odd_one(view: GraphView, policy: RecipePolicy) -> OnnxNode | None:
     if bare is not None:
         return bare
     promised += _attention_products(view) if policy.attention_fp8 else []
+    promised += [table.node for table in token_tables(view).values() if policy.embedding_fp8]
     known: set[str] = set()
     for node in promised:
         for tensor in node.inputs[:2]:
@@ -137,6 +146,17 @@ def _attention(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
         if view.is_quantized(node) != (True, True):
             why = "attention in FP8 is one kernel only with q, k, v and the softmax output quantized; quantize all four"
             yield finding("O12", policy, view, node, found=_sides(view, node), expected="Q/DQ on both sides", why=why)
+
+
+def _tables(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
+    """Token tables that the policy promises in FP8 and that nothing de-quantizes before they are read."""
+    if not policy.embedding_fp8 or not view.of_types(QDQ):
+        return
+    for table in token_tables(view).values():
+        if view.dequantized(table.weight) is None:
+            found = f"it gathers from {table.constant.name}, which is {table.constant.dtype} and not de-quantized"
+            why = "the table keeps two bytes an element, or its codes are read as numbers; put one DequantizeLinear before the Gather"
+            yield finding("O12", policy, view, table.node, found=found, expected="a table in FP8 behind DequantizeLinear", why=why)
 
 
 def _softmax_scales(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.onnx_graph import FP8, why_not_folded
 from harness.judge.structure import DEQUANTIZE, MOVES, PRODUCTS, QUANTIZE, GraphView, WeightGemm
+from harness.judge.token_tables import stored_weights
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding
@@ -87,11 +88,11 @@ def weights_stored_in_fp8(view: GraphView, policy: RecipePolicy) -> Findings:
 
 
 def _unfolded(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
-    for gemm in view.weight_gemms.values():
-        words = why_not_folded(view, gemm) if view.dequantized(gemm.weight) is not None else None
+    for stored in stored_weights(view).values():
+        words = why_not_folded(view, stored) if view.dequantized(stored.weight) is not None else None
         if words is not None:
             why = "a weight that is quantized at build time doubles the file and depends on the builder; fold its QuantizeLinear"
-            yield finding("O4", policy, view, gemm.node, found=words, expected=f"one {FP8} initializer behind DequantizeLinear", why=why)
+            yield finding("O4", policy, view, stored.node, found=words, expected=f"one {FP8} initializer behind DequantizeLinear", why=why)
 
 
 def _torn(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def _bad_shape(view: GraphView, node: OnnxNode, scale: OnnxConstant) -> Iterator
     if scale.elements == 1:
         return
     weight = view.constant_behind(node.inputs[0])
-    why = "TensorRT's FP8 products take one scale a tensor for activations, and one an output channel for weights"
+    why = "TensorRT's FP8 products take one scale a tensor for activations, one an output channel for weights, and its Gather one a row"
     if weight is None:
         yield f"{scale.elements} scales on an activation", "one", why
         return
@@ -71,7 +71,8 @@ def _bad_shape(view: GraphView, node: OnnxNode, scale: OnnxConstant) -> Iterator
 
 
 def _output_axis(view: GraphView, node: OnnxNode, weight: OnnxConstant) -> int | None:
-    """The axis of the stored weight that becomes the product's output channels; None when no product reads it."""
+    """The axis of the stored weight that becomes the product's output channels, or that rows are gathered along; None when neither
+    a product nor a Gather reads it."""
     tensor, is_flipped = node.outputs[0], False
     while True:
         reader = next(iter(view.consumers.get(tensor, ())), None)
@@ -83,6 +84,9 @@ def _output_axis(view: GraphView, node: OnnxNode, weight: OnnxConstant) -> int |
         tensor = reader.outputs[0]
     if reader.op_type.startswith("Conv"):
         return 0 if reader.op_type == "Conv" else 1
+    if reader.op_type == "Gather" and reader.inputs[0] == tensor:
+        axis = reader.attributes.get("axis", 0)
+        return (axis if isinstance(axis, int) else 0) % len(weight.shape) if not is_flipped else None
     if reader.op_type not in ("MatMul", "Gemm"):
         return None
     is_second = reader.inputs[1] == tensor

@@ -6,6 +6,7 @@ import math
 
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.structure import PRODUCTS, GraphView
+from harness.judge.token_tables import token_tables
 from harness.records.graph import OnnxConstant, OnnxNode
 from harness.records.policy import RecipePolicy
 
@@ -15,7 +16,7 @@ _FLOATS = frozenset({"BFLOAT16", "DOUBLE", "FLOAT", "FLOAT16"})
 
 
 def bytes_as_predicted(view: GraphView, policy: RecipePolicy) -> Findings:
-    """O14: the file is as large as its shapes say: one byte an element of a block's weight, two of any other float."""
+    """O14: the file is as large as its shapes say: one byte an element of what the policy stores in FP8, two of any other float."""
     if not view.graph.file_bytes or not view.blocks:
         return ()
     predicted = predicted_bytes(view, policy)
@@ -31,9 +32,9 @@ def bytes_as_predicted(view: GraphView, policy: RecipePolicy) -> Findings:
 def predicted_bytes(view: GraphView, policy: RecipePolicy) -> int:
     """Bytes of all constants that nodes read: one an element of a block's weight where FP8 is promised, two of any other float."""
     read = {name for node in view.graph.nodes for name in node.inputs}
-    weights = {gemm.constant.name for block in view.blocks for gemm in block.gemms}
-    width = 1 if policy.block_gemms_fp8 else 2
-    return sum(_bytes(constant, width if name in weights else None) for name, constant in view.graph.constants.items() if name in read)
+    widths = {gemm.constant.name: 1 if policy.block_gemms_fp8 else 2 for block in view.blocks for gemm in block.gemms}
+    widths |= {table.constant.name: 1 if policy.embedding_fp8 else 2 for table in token_tables(view).values()}
+    return sum(_bytes(constant, widths.get(name)) for name, constant in view.graph.constants.items() if name in read)
 
 
 def _bytes(constant: OnnxConstant, width: int | None) -> int:

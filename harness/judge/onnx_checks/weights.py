@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.onnx_graph import FP8
 from harness.judge.structure import DEQUANTIZE, GraphView
+from harness.judge.token_tables import StoredWeight, stored_weights
 from harness.records.graph import OnnxConstant, OnnxNode, RoundTrip, WeightStatistics
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding, Severity
@@ -51,36 +52,38 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
 
 
 def originals(view: GraphView, reference: GraphView) -> Mapping[str, OnnxConstant]:
-    """The reference's weight for each weight GEMM that has one there: by node name, else by order among those of its shape."""
+    """The reference's weight for each weight GEMM and token table that has one there: by node name, else by order among those of
+    its kind and shape."""
+    own, theirs = stored_weights(view), stored_weights(reference)
     found: dict[str, OnnxConstant] = {}
-    for name, gemm in view.weight_gemms.items():
-        same = reference.weight_gemms.get(name)
-        if same is not None and _shape(same.constant) == _shape(gemm.constant):
+    for name, stored in own.items():
+        same = theirs.get(name)
+        if same is not None and _likeness(same) == _likeness(stored):
             found[name] = same.constant
-    left: defaultdict[tuple[int, ...], list[OnnxConstant]] = defaultdict(list)
-    for name, gemm in reference.weight_gemms.items():
+    left: defaultdict[tuple[object, ...], list[OnnxConstant]] = defaultdict(list)
+    for name, stored in theirs.items():
         if name not in found:
-            left[_shape(gemm.constant)].append(gemm.constant)
-    for name, gemm in view.weight_gemms.items():
-        if name not in found and left[_shape(gemm.constant)]:
-            found[name] = left[_shape(gemm.constant)].pop(0)
+            left[_likeness(stored)].append(stored.constant)
+    for name, stored in own.items():
+        if name not in found and left[_likeness(stored)]:
+            found[name] = left[_likeness(stored)].pop(0)
     return found
 
 
-def _shape(constant: OnnxConstant) -> tuple[int, ...]:
-    return tuple(sorted(constant.shape))
+def _likeness(stored: StoredWeight) -> tuple[object, ...]:
+    return type(stored), *sorted(stored.constant.shape)
 
 
 def weights_survive_rounding(view: GraphView, policy: RecipePolicy, trips: Mapping[str, RoundTrip | None] | None) -> Findings:
     """O8: every FP8 weight, times its scale, is the reference's weight up to E4M3's rounding.
 
     Args:
-        trips: by node name of the weight GEMM; None where the two could not be compared. None without a reference.
+        trips: by node name of the weight GEMM or Gather; None where the two could not be compared. None without a reference.
     """
     if trips is None:
         return ()
-    gemms = (gemm for gemm in view.weight_gemms.values() if gemm.constant.dtype == FP8)
-    return tuple(found for gemm in gemms for found in _distance(view, policy, gemm.node, trips.get(gemm.node.name)))
+    weights = (stored for stored in stored_weights(view).values() if stored.constant.dtype == FP8)
+    return tuple(found for stored in weights for found in _distance(view, policy, stored.node, trips.get(stored.node.name)))
 
 
 def _distance(view: GraphView, policy: RecipePolicy, node: OnnxNode, trip: RoundTrip | None) -> Iterator[Finding]:
