@@ -71,7 +71,7 @@ def _bad_shape(view: GraphView, node: OnnxNode, scale: OnnxConstant) -> Iterator
 
 
 def _output_axis(view: GraphView, node: OnnxNode, weight: OnnxConstant) -> int | None:
-    """The axis of the stored weight that becomes output channels, or that rows are gathered along; None for any other reader."""
+    """The axis of the stored weight that becomes output channels or is gathered along; None when no product or Gather reads it."""
     tensor, is_flipped = node.outputs[0], False
     while True:
         reader = next(iter(view.consumers.get(tensor, ())), None)

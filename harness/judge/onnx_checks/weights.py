@@ -52,10 +52,7 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
 
 
 def originals(view: GraphView, reference: GraphView) -> Mapping[str, OnnxConstant]:
-    """The reference's weight for each weight GEMM and token table that has one there.
-
-    Found by node name, else by order among those of its kind and shape.
-    """
+    """The reference's weight for each weight GEMM and token table that has one there: by name, else by order among its kind and shape."""
     own, theirs = stored_weights(view), stored_weights(reference)
     found: dict[str, OnnxConstant] = {}
     for name, stored in own.items():
