@@ -50,11 +50,15 @@ class TestRun:
         assert len(second.verdicts) == len(first.verdicts)
         assert all(row["bound"] is not None for row in second.verdicts)
 
-    def test_the_table_has_one_line_a_gate_and_the_last_line_is_the_run(self, gate):
+    def test_the_table_has_one_line_a_gate_or_a_subjects_clean_checks_and_the_last_line_is_the_run(self, gate):
         result = gate()
 
         table = result.stdout.partition("suite      encoder")[2]
-        assert sum(line.startswith(("accuracy ", "graph ", "benchmark ")) for line in table.splitlines()) == len(result.verdicts)
+        lines = [line for line in table.splitlines() if line.startswith(("accuracy ", "graph ", "benchmark "))]
+        checks = [row for row in result.verdicts if row["unit"] == "findings"]
+        subjects = {(row["recipe"], row["backend"]) for row in checks}
+        assert len(lines) == len(result.verdicts) - len(checks) + len(subjects)
+        assert sum("  checks " in line for line in lines) == len(subjects)
         assert re.fullmatch(r"run: .*runs/\d{8}T\d{6}Z-[0-9a-f]{6}", result.stdout.strip().splitlines()[-1])
 
     def test_the_run_directory_holds_everything_the_issue_of_a_verdict_needs(self, gate):
@@ -177,7 +181,8 @@ class TestRegressions:
         verdicts = planted[0]["scale"]
 
         assert verdicts["centred_snr_db"].status == "FAIL"
-        assert {metric for metric, row in verdicts.items() if row.status == "FAIL"} <= {"centred_snr_db", "cosine_min"}
+        assert verdicts["check_O6"].status == "FAIL"  # it is the DequantizeLinear's alone
+        assert {metric for metric, row in verdicts.items() if row.status == "FAIL"} <= {"centred_snr_db", "cosine_min", "check_O6"}
 
     @needs_rtx
     def test_a_baseline_with_fewer_weight_bytes_fails(self, gate):
@@ -468,13 +473,18 @@ class TestHonesty:
         assert {row["gate"] for row in result.document["not_run"]} == {
             *("block_gemms_fp8", "fp8_flop_share"),
             *("fused_attention", "fused_attention_fp8", "unfused_qdq"),
+            *(f"check_E{number}" for number in range(1, 10)),
+            *("activation_bytes", "reformat_bytes"),
         }
+        reasons = {row["gate"]: row["reason"] for row in result.document["not_run"]}
+        assert reasons["check_E1"] == "it keeps no table of the engine's layers"
+        assert reasons["activation_bytes"] == "it does not say what the engine's activations need"
 
     @needs_rtx
     def test_an_engine_with_several_streams_can_be_judged(self, gate):
         result = gate("--targets", "sm120", "-m", "graph", "--recipes", "linear")
 
-        assert (result.code, result.red) == (0, {})
+        assert (result.code, result.red) == (3, dict.fromkeys(("check_E7", "reformat_bytes"), "NO_BASELINE"))
 
 
 class TestReports:
