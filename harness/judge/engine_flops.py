@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from math import prod
 
 from harness.judge.engine_graph import GEMM_KINDS, attention_not_fp8, cannot_judge, carriers_of, is_fp8, why_not_fp8
+from harness.judge.onnx_checks.placement import kind_of
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable
-from harness.records.policy import RecipePolicy
+from harness.records.policy import NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Finding, Judgement, Status
 
 METRIC = "fp8_flop_share"
@@ -17,12 +19,15 @@ METRIC = "fp8_flop_share"
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _CONVOLUTION_KINDS = frozenset({"correlation"})  # TensorRT-RTX's word for a convolution
 _OPERATIONS = 2  # a multiplication and an addition
+_ROUNDING = 1e-9  # of shares, which are sums of fractions
 
 
 def fp8_flop_share(view: GraphView, table: LayerTable, policy: RecipePolicy, *, floor: float) -> Judgement:
     """Share of the FLOPs of all matrix products and convolutions that the engine provably computes in FP8.
 
     A recipe that misses a small layer loses little here and one that misses the MLP loses a third, which counts of nodes do not tell.
+    Where the policy keeps so much in FP16 that its promise is less than `floor`, all that it promises must be FP8, and the reason
+    says how much is kept.
 
     Args:
         floor: between 0 and 1.
@@ -74,13 +79,40 @@ def _judged(
     view: GraphView, flops: Mapping[str, int], carriers: Mapping[str, list[LayerRow]], policy: RecipePolicy, floor: float
 ) -> Judgement:
     wide = {name: words for name in flops if (words := _why_not(view, name, carriers))}
+    kept = _kept_shares(view, flops, policy)
+    promised = 1 - sum(kept.values())
+    words = _words_on_kept(kept) if promised < floor else ""
+    floor = min(floor, promised)
     total = sum(flops.values())
     share = 1 - sum(flops[name] for name in wide) / total
-    if share >= floor:
-        return _share(Status.PASS, share, floor, len(flops), policy)
-    heaviest = sorted(wide, key=lambda name: -flops[name])
+    if share >= floor - _ROUNDING:
+        return _share(Status.PASS, share, floor, len(flops), policy, words)
+    nodes = products(view)
+    heaviest = sorted(wide, key=lambda name: (_kept_kind(view, nodes[name], policy) is not None, -flops[name]))
     findings = tuple(_finding(view, name, flops[name] / total, wide[name], policy) for name in heaviest)
-    return _share(Status.FAIL, share, floor, len(flops), policy, f"{findings[0].message} ({len(findings)} such nodes)", findings)
+    reason = f"{findings[0].message} ({len(findings)} such nodes)"
+    return _share(Status.FAIL, share, floor, len(flops), policy, f"{reason}; {words}" if words else reason, findings)
+
+
+def _kept_shares(view: GraphView, flops: Mapping[str, int], policy: RecipePolicy) -> Mapping[NodeKind, float]:
+    """The share of the FLOPs that the policy leaves in FP16 by intent, by kind of node."""
+    shares: defaultdict[NodeKind, float] = defaultdict(float)
+    nodes, total = products(view), sum(flops.values())
+    for name, count in flops.items():
+        kind = _kept_kind(view, nodes[name], policy)
+        if kind is not None:
+            shares[kind] += count / total
+    return shares
+
+
+def _kept_kind(view: GraphView, node: OnnxNode, policy: RecipePolicy) -> NodeKind | None:
+    kind = kind_of(view, node)
+    return kind if kind is not None and policy.why_kept(kind) is not None else None
+
+
+def _words_on_kept(shares: Mapping[NodeKind, float]) -> str:
+    parts = ", ".join(f"{kind} {share:.1%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1]))
+    return f"the policy keeps {sum(shares.values()):.1%} of the FLOPs in FP16 ({parts}), so all the rest must be FP8"
 
 
 def _why_not(view: GraphView, name: str, carriers: Mapping[str, list[LayerRow]]) -> str | None:
@@ -109,7 +141,7 @@ def _multiplies_fp8_activations(rows: list[LayerRow]) -> bool:
 
 def _finding(view: GraphView, name: str, share: float, words: str, policy: RecipePolicy) -> Finding:
     blocks = {gemm.node.name: block.index for block in view.blocks for gemm in block.gemms}
-    blocks |= {part: block.index for block in view.blocks for part in block.core.node_names}
+    blocks |= {part: block.index for block, core in view.attention_blocks for part in core.node_names}
     return Finding(
         check="E3",
         severity=policy.severity,

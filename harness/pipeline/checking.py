@@ -83,7 +83,7 @@ def _trips(view: GraphView, reference: GraphView) -> Mapping[str, RoundTrip | No
 
     trips: dict[str, RoundTrip | None] = {}
     for name, original in originals(view, reference).items():
-        gemm = view.weight_gemms[name]
+        gemm = view.weight_products[name]
         dequantize = view.dequantized(gemm.weight)
         scale = scale_of(view, dequantize) if dequantize else None
         if dequantize is not None and scale is not None and scale.value is not None:

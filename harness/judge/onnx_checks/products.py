@@ -17,7 +17,7 @@ def both_operands_quantized(view: GraphView, policy: RecipePolicy) -> Findings:
     if not policy.block_gemms_fp8:
         return ()
     if not view.blocks:
-        found = "no transformer block, which is two MatMuls around a Softmax with weight GEMMs before and after"
+        found = "no block: neither two MatMuls around a Softmax with weight GEMMs before and after, nor residual blocks of convolutions"
         why = "nothing of this graph can be judged, so nothing of it passes; name a policy that quantizes nothing, or another file"
         return (finding("O2", policy, view, None, found=found, expected="at least one", why=why),)
     gemms = (gemm for block in view.blocks for gemm in block.gemms)
@@ -87,7 +87,7 @@ def weights_stored_in_fp8(view: GraphView, policy: RecipePolicy) -> Findings:
 
 
 def _unfolded(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
-    for gemm in view.weight_gemms.values():
+    for gemm in view.weight_products.values():
         words = why_not_folded(view, gemm) if view.dequantized(gemm.weight) is not None else None
         if words is not None:
             why = "a weight that is quantized at build time doubles the file and depends on the builder; fold its QuantizeLinear"

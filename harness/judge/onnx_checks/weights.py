@@ -61,17 +61,17 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
 
 
 def originals(view: GraphView, reference: GraphView) -> Mapping[str, OnnxConstant]:
-    """The reference's weight for each weight GEMM that has one there: by node name, else by order among those of its shape."""
+    """The reference's weight for each weight GEMM and convolution: by node name, else by order among those of its shape."""
     found: dict[str, OnnxConstant] = {}
-    for name, gemm in view.weight_gemms.items():
-        same = reference.weight_gemms.get(name)
+    for name, gemm in view.weight_products.items():
+        same = reference.weight_products.get(name)
         if same is not None and _shape(same.constant) == _shape(gemm.constant):
             found[name] = same.constant
     left: defaultdict[tuple[int, ...], list[OnnxConstant]] = defaultdict(list)
-    for name, gemm in reference.weight_gemms.items():
+    for name, gemm in reference.weight_products.items():
         if name not in found:
             left[_shape(gemm.constant)].append(gemm.constant)
-    for name, gemm in view.weight_gemms.items():
+    for name, gemm in view.weight_products.items():
         if name not in found and left[_shape(gemm.constant)]:
             found[name] = left[_shape(gemm.constant)].pop(0)
     return found
@@ -85,11 +85,11 @@ def weights_survive_rounding(view: GraphView, policy: RecipePolicy, trips: Mappi
     """O8: every FP8 weight, times its scale, is the reference's weight up to E4M3's rounding.
 
     Args:
-        trips: by node name of the weight GEMM; None where the two could not be compared. None without a reference.
+        trips: by name of the node that multiplies; None where the two could not be compared. None without a reference.
     """
     if trips is None:
         return ()
-    gemms = (gemm for gemm in view.weight_gemms.values() if gemm.constant.dtype == FP8)
+    gemms = (gemm for gemm in view.weight_products.values() if gemm.constant.dtype == FP8)
     return tuple(found for gemm in gemms for found in _distance(view, policy, gemm.node, trips.get(gemm.node.name)))
 
 
