@@ -102,7 +102,8 @@ def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Jud
     judged = _judgement("unfused_qdq", len(findings), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
     if not allowed:
         return judged
-    words = f"{len(allowed)} more stand alone before convolutions, as the policy says: {policy.why_alone(NodeKind.CONVOLUTION)}"
+    why = policy.why_alone(NodeKind.CONVOLUTION) or ""
+    words = f"{len(allowed)} more stand alone before convolutions, as the policy says: {why.rstrip('.')}"
     return replace(judged, reason=f"{judged.reason}; {words}" if judged.reason else words)
 
 

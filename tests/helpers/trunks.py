@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.records.graph import OnnxGraph, OnnxPort
-from tests.helpers.graphs import WIDTH, GraphMaker, ports
+from harness.records.observations import LayerRow, LayerTable, LayerTensor
+from tests.helpers.graphs import WIDTH, GraphMaker, layer_table, ports
 
 SIDE = 4
 
@@ -53,3 +54,24 @@ class TrunkMaker(GraphMaker):
         scores = self._node("MatMul", "pool/scores", q, self._node("Transpose", "pool/kt", k))
         context = self._node("MatMul", "pool/context", self._node("Softmax", "pool/softmax", scores), v)
         return self._gemm("pool/out", context, (WIDTH, WIDTH), quantized=False)
+
+
+def trunk_table(graph: OnnxGraph, *, half: frozenset[str] = frozenset(), alone: frozenset[str] = frozenset()) -> LayerTable:
+    """What TensorRT-RTX makes of a trunk: a `correlation` a convolution, whose input a layer of its own may quantize.
+
+    Args:
+        half: convolutions that read half precision, by node name.
+        alone: Q/DQ nodes that get a layer of their own.
+    """
+    rows = [row for row in layer_table(graph, alone=alone).rows if not row.name.startswith("mha")]
+    return LayerTable(rows=tuple(_convolution_row(row, graph, half) or row for row in rows), source="made by hand")
+
+
+def _convolution_row(row: LayerRow, graph: OnnxGraph, half: frozenset[str]) -> LayerRow | None:
+    node = next((node for node in graph.nodes if node.name == row.onnx_nodes[0] and node.op_type == "Conv"), None)
+    if node is None:
+        return None
+    weight = "Half" if node.inputs[1] in graph.constants else "FP8"
+    activation = "Half" if node.name in half else weight
+    tensors = [LayerTensor(name=name, shape=(-1, WIDTH), datatype=datatype) for name, datatype in (("x", activation), ("w", weight))]
+    return replace(row, kind="correlation", inputs=(tensors[0],), constants=(tensors[1],))
