@@ -253,9 +253,9 @@ class GraphView:
 
         That its weights have other shapes than the blocks' does not make it one: a block that lost a layer has them too.
         """
-        found = self._attentions
-        pools = bool(found) and (self._trunk is not None or (len(found) > 1 and self._has_learned_queries(self.cores[-1])))
-        return found[-1] if pools else None
+        *before, last = self._attentions or (None,)
+        pools = last is not None and (self._trunk is not None or (bool(before) and self._has_learned_queries(self.cores[-1])))
+        return last if pools else None
 
     def _has_learned_queries(self, core: AttentionCore) -> bool:
         inputs = {port.name for port in self.graph.inputs}

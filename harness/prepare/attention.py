@@ -46,24 +46,22 @@ def unpacked_classes() -> tuple[type[Any], ...]:
 def _packed_attention(encoder: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
     from torch import nn
 
-    import_quietly("open_clip.transformer", to="read the encoder's attention")
-    from open_clip.modified_resnet import AttentionPool2d
-    from open_clip.transformer import Attention
-    from timm.layers.attention_pool import AttentionPoolLatent
-    from timm.models.vision_transformer import Attention as TimmAttention
-
-    unpack = {
+    unpack: dict[type[Any], Callable[[Any], nn.Module]] = {
         nn.MultiheadAttention: _unpack_multihead,
-        Attention: _unpack_open_clip,
-        TimmAttention: _unpack_timm,
-        AttentionPool2d: unpack_grid_pool,
-        AttentionPoolLatent: unpack_latent_pool,
+        _class("open_clip.transformer", "Attention"): _unpack_open_clip,
+        _class("timm.models.vision_transformer", "Attention"): _unpack_timm,
+        _class("open_clip.modified_resnet", "AttentionPool2d"): unpack_grid_pool,
+        _class("timm.layers.attention_pool", "AttentionPoolLatent"): unpack_latent_pool,
     }
     for parent in encoder.modules():
         for name, child in parent.named_children():
             kind = next((kind for kind in unpack if isinstance(child, kind) and type(child).forward is kind.forward), None)
             if kind is not None and getattr(child, "gate", None) is None:  # timm's gated attention has no such form; it stays as it is
                 yield parent, name, unpack[kind]
+
+
+def _class(module: str, name: str) -> type[Any]:
+    return getattr(import_quietly(module, to="read the encoder's attention"), name)
 
 
 def _ask_timm_for_explicit_softmax(encoder: nn.Module) -> None:

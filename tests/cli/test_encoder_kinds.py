@@ -78,7 +78,8 @@ def test_a_trunk_is_not_what_recipe_attention_promises(build):
 @pytest.mark.skipif(_WHY_NO_RTX is not None, reason=f"tensorrt_rtx: {_WHY_NO_RTX}")
 def test_engines_of_every_kind_keep_what_linear_promises(build, cache, tmp_path):
     for name in TOWERS:
-        build(name, "fp16"), build(name, "linear")
+        for recipe in ("fp16", "linear"):
+            build(name, recipe)
     encoders = [argument for name in TOWERS for argument in ("--encoders", name)]
 
     recipes = ("--recipes", "fp16", "--recipes", "linear")

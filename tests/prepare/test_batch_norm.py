@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,18 +12,19 @@ from harness.prepare.checkpoint import load_encoder
 from harness.records.spec import EncoderSpec
 
 
-def alive(encoder):
+def alive(encoder: Any) -> Any:
     """The encoder with statistics as training leaves them: no two channels alike."""
     generator = torch.Generator().manual_seed(0)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                tensor = getattr(module, name)
                 tensor.data = torch.rand(tensor.shape, generator=generator) + 0.5
     return encoder.eval().requires_grad_(False)
 
 
 def small(*layers):
-    encoder = nn.Sequential(*layers)
+    encoder: Any = nn.Sequential(*layers)
     encoder.row_shape = (3, 8, 8)
     return alive(encoder)
 
@@ -60,7 +63,7 @@ def test_a_convolution_that_something_else_reads_too_is_refused():
 
 
 def test_seeded_branches_of_a_resnet_reach_the_embedding():
-    encoder = load_encoder(EncoderSpec.parse("small-resnet/image"))
+    encoder: Any = load_encoder(EncoderSpec.parse("small-resnet/image"))
     rows = torch.randn(2, *encoder.row_shape)
     before = encoder(rows)
     encoder.get_parameter("tower.layer3.0.conv1.weight").mul_(2)
