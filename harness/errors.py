@@ -65,6 +65,12 @@ class UnsupportedTarget(UsageError):
     code = "unsupported_target"
 
 
+class UnsupportedRecipe(UsageError):
+    """A recipe that this encoder cannot have, since it has nothing of what the recipe quantizes."""
+
+    code = "unsupported_recipe"
+
+
 class OutsideProfile(UsageError):
     """A batch the engine was not built for. It is raised, never clamped."""
 

@@ -19,7 +19,7 @@ def block_members(view: GraphView) -> Mapping[str, int]:
     """
     if view.irregularity or len(view.blocks) < 2:  # one block repeats nothing, and its ends cannot be told
         return {}
-    own = {name: block.index for block in view.blocks for name in (*(gemm.node.name for gemm in block.gemms), *block.core.node_names)}
+    own = {name: block.index for block in view.blocks for name in block.product_names}
     before = _leading_into(view, own)
     behind = _last_block_upstream(view.graph.nodes, own)
     inside = {node.name: behind[node.name] for node in view.graph.nodes if behind[node.name] != _NONE and node.name not in before}

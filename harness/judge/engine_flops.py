@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from math import prod
 
 from harness.judge.engine_graph import attention_not_fp8, cannot_judge, carriers_of
 from harness.judge.engine_rows import convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
 from harness.judge.onnx_checks.finding import finding
+from harness.judge.onnx_checks.placement import kind_of
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable
-from harness.records.policy import RecipePolicy
+from harness.records.policy import NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Finding, Judgement, Status
 
 METRIC = "fp8_flop_share"
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _OPERATIONS = 2  # a multiplication and an addition
+_ROUNDING = 1e-9  # of shares, which are sums of fractions
 
 
 def fp8_flop_share(view: GraphView, table: LayerTable, policy: RecipePolicy, *, floor: float) -> Judgement:
     """Share of the FLOPs of all matrix products and convolutions that the engine provably computes in FP8.
 
     A recipe that misses a small layer loses little here and one that misses the MLP loses a third, which counts of nodes do not tell.
+    Where the policy keeps so much in FP16 that its promise is less than `floor`, all that it promises must be FP8, and the reason
+    says how much is kept.
 
     Args:
         floor: between 0 and 1.
@@ -74,13 +79,40 @@ def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
 def _judged(view: GraphView, flops: Mapping[str, int], table: LayerTable, policy: RecipePolicy, floor: float) -> Judgement:
     carriers = carriers_of(table)
     wide = {name: words for name in flops if (words := _why_not(view, name, carriers, table.lists_constants))}
+    kept = _kept_shares(view, flops, policy)
+    promised = 1 - sum(kept.values())
+    words = _words_on_kept(kept) if promised < floor else ""
+    floor = min(floor, promised)
     total = sum(flops.values())
     share = 1 - sum(flops[name] for name in wide) / total
-    if share >= floor:
-        return _share(Status.PASS, share, floor, len(flops), policy)
-    heaviest, nodes = sorted(wide, key=lambda name: -flops[name]), products(view)
+    if share >= floor - _ROUNDING:
+        return _share(Status.PASS, share, floor, len(flops), policy, words)
+    nodes = products(view)
+    heaviest = sorted(wide, key=lambda name: (_kept_kind(view, nodes[name], policy) is not None, -flops[name]))
     findings = tuple(_finding(view, nodes[name], flops[name] / total, wide[name], policy) for name in heaviest)
-    return _share(Status.FAIL, share, floor, len(flops), policy, f"{findings[0].message} ({len(findings)} such nodes)", findings)
+    reason = f"{findings[0].message} ({len(findings)} such nodes)"
+    return _share(Status.FAIL, share, floor, len(flops), policy, f"{reason}; {words}" if words else reason, findings)
+
+
+def _kept_shares(view: GraphView, flops: Mapping[str, int], policy: RecipePolicy) -> Mapping[NodeKind, float]:
+    """The share of the FLOPs that the policy leaves in FP16 by intent, by kind of node."""
+    shares: defaultdict[NodeKind, float] = defaultdict(float)
+    nodes, total = products(view), sum(flops.values())
+    for name, count in flops.items():
+        kind = _kept_kind(view, nodes[name], policy)
+        if kind is not None:
+            shares[kind] += count / total
+    return shares
+
+
+def _kept_kind(view: GraphView, node: OnnxNode, policy: RecipePolicy) -> NodeKind | None:
+    kind = kind_of(view, node)
+    return kind if kind is not None and policy.why_kept(kind) is not None else None
+
+
+def _words_on_kept(shares: Mapping[NodeKind, float]) -> str:
+    parts = ", ".join(f"{kind} {share:.1%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1]))
+    return f"the policy keeps {sum(shares.values()):.1%} of the FLOPs in FP16 ({parts}), so all the rest must be FP8"
 
 
 def _why_not(view: GraphView, name: str, carriers: Mapping[str, list[LayerRow]], lists_constants: bool) -> str | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
-from harness.judge.engine_rows import is_fp8, why_not_fp8
+from harness.judge.engine_rows import convolution_not_fp8, holds_fp8, is_fp8, why_not_fp8
 from harness.judge.onnx_checks.finding import finding
 from harness.judge.onnx_graph import unjudged_blocks
-from harness.judge.structure import QDQ, AttentionCore, Block, GraphView, WeightGemm
+from harness.judge.structure import QDQ, AttentionCore, GraphView, WeightGemm
 from harness.records.observations import LayerRow, LayerTable
-from harness.records.policy import RecipePolicy
+from harness.records.policy import NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Finding, Judgement, Status
 
 _ATTENTION_OPERANDS = 3  # q, k and v
@@ -30,7 +31,7 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
     unseen = [gemm.node.name for gemm in gemms if gemm.node.name not in carriers]
     if not gemms or view.irregularity:
         return unjudged_blocks("block_gemms_fp8", view)
-    if unseen:
+    if unseen and (policy.block_gemms_fp8 or holds_fp8(table)):  # without FP8 anywhere, no GEMM runs in it, named or not
         return cannot_judge("block_gemms_fp8", unseen, len(gemms))
     defects = [(gemm, words) for gemm in gemms if (words := _why_not(gemm, table, carriers))]
     good = len(gemms) - len(defects)
@@ -41,17 +42,18 @@ def block_gemms_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) ->
 
 def fused_attention(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
     """How many blocks have both attention MatMuls and the Softmax in one engine layer."""
-    if not view.blocks or view.irregularity:
+    blocks = view.attention_blocks
+    if not blocks or view.irregularity:
         return unjudged_blocks("fused_attention", view)
     carriers = carriers_of(table)
-    unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
+    unseen = [name for _, core in blocks for name in _matmuls(core) if name not in carriers]
     if unseen:
-        return cannot_judge("fused_attention", unseen, len(view.blocks))
-    broken = [block for block in view.blocks if not _is_fused(block.core, table)]
-    findings = tuple(_attention_finding(view, policy, block, carriers) for block in broken) if policy.fused_attention else ()
-    expected = len(view.blocks) if policy.fused_attention else 0
-    good = len(view.blocks) - len(broken)
-    return _judgement("fused_attention", good, expected, Direction.FLOOR, len(view.blocks), policy, findings)
+        return cannot_judge("fused_attention", unseen, len(blocks))
+    broken = [core for _, core in blocks if not _is_fused(core, table)]
+    findings = tuple(_attention_finding(view, policy, core, carriers) for core in broken) if policy.fused_attention else ()
+    expected = len(blocks) if policy.fused_attention else 0
+    good = len(blocks) - len(broken)
+    return _judgement("fused_attention", good, expected, Direction.FLOOR, len(blocks), policy, findings)
 
 
 def fused_attention_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
@@ -60,29 +62,47 @@ def fused_attention_fp8(view: GraphView, table: LayerTable, policy: RecipePolicy
     That attention is fused does not prove this: the compiler also fuses it in half precision, behind Q/DQ that win nothing.
     """
     metric = "fused_attention_fp8"
-    if not view.blocks or view.irregularity:
+    blocks = view.attention_blocks
+    if not blocks or view.irregularity:
         return unjudged_blocks(metric, view)
     carriers = carriers_of(table)
-    unseen = [name for block in view.blocks for name in _matmuls(block.core) if name not in carriers]
+    unseen = [name for _, core in blocks for name in _matmuls(core) if name not in carriers]
     if unseen:
-        return cannot_judge(metric, unseen, len(view.blocks))
-    defects = [(block, words) for block in view.blocks if (words := attention_not_fp8(block.core, carriers))]
-    good = len(view.blocks) - len(defects)
-    expected = len(view.blocks) if policy.attention_fp8 else 0
+        return cannot_judge(metric, unseen, len(blocks))
+    defects = [(core, words) for _, core in blocks if (words := attention_not_fp8(core, carriers))]
+    good = len(blocks) - len(defects)
+    expected = len(blocks) if policy.attention_fp8 else 0
     findings = tuple(_attention_fp8_finding(view, policy, *defect) for defect in defects) if policy.attention_fp8 else ()
-    return _judgement(metric, good, expected, Direction.EQUAL, len(view.blocks), policy, findings)
+    return _judgement(metric, good, expected, Direction.EQUAL, len(blocks), policy, findings)
+
+
+def without_attention(view: GraphView) -> str | None:
+    """Why nothing can be said about the attention of this tower's blocks, in words; None when they have one, or are unknown."""
+    if not view.blocks or view.attention_blocks:
+        return None
+    pools = "; its one attention pools what the last block gives" if view.pooling is not None else ""
+    return f"the tower's {len(view.blocks)} blocks are convolutions and have no attention to fuse{pools}"
 
 
 def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:
-    """How many engine layers do nothing but quantize or de-quantize, beside those that read an input of the graph."""
+    """How many engine layers do nothing but quantize or de-quantize, beside those that read an input of the graph.
+
+    Layers that the policy lets stand alone, by what they quantize for, are not counted; the reason says how many there are.
+    """
     pairs = [name for name, op_type in view.op_types.items() if op_type in QDQ]
     named = {name for row in table.rows for name in row.onnx_nodes}
     if pairs and not named & set(pairs):
         return cannot_judge("unfused_qdq", pairs, len(table.rows))
     graph_inputs = {port.name for port in view.graph.inputs}
     alone = [row for row in table.rows if _is_only_qdq(row, view) and not graph_inputs & {tensor.name for tensor in row.inputs}]
-    findings = tuple(_qdq_finding(view, policy, row) for row in alone)
-    return _judgement("unfused_qdq", len(alone), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
+    allowed = [row for row in alone if policy.why_alone(_quantized_for(row, view)) is not None]
+    findings = tuple(_qdq_finding(view, policy, row) for row in alone if row not in allowed)
+    judged = _judgement("unfused_qdq", len(findings), policy.unfused_qdq, Direction.CEILING, len(table.rows), policy, findings)
+    if not allowed:
+        return judged
+    why = policy.why_alone(NodeKind.CONVOLUTION) or ""
+    words = f"{len(allowed)} more stand alone before convolutions, as the policy says: {why.rstrip('.')}"
+    return replace(judged, reason=f"{judged.reason}; {words}" if judged.reason else words)
 
 
 def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
@@ -95,7 +115,8 @@ def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
 
 
 def _why_not(gemm: WeightGemm, table: LayerTable, carriers: Mapping[str, list[LayerRow]]) -> str | None:
-    return why_not_fp8(carriers[gemm.node.name], lists_constants=table.lists_constants)
+    why_not = convolution_not_fp8 if gemm.node.op_type == "Conv" else why_not_fp8
+    return why_not(carriers[gemm.node.name], lists_constants=table.lists_constants)
 
 
 def _matmuls(core: AttentionCore) -> tuple[str, str]:
@@ -119,6 +140,14 @@ def attention_not_fp8(core: AttentionCore, carriers: Mapping[str, list[LayerRow]
 
 def _is_only_qdq(row: LayerRow, view: GraphView) -> bool:
     return bool(row.onnx_nodes) and all(view.op_types.get(name) in QDQ for name in row.onnx_nodes)
+
+
+def _quantized_for(row: LayerRow, view: GraphView) -> NodeKind | None:
+    """What reads the values that a Q/DQ layer makes, where that is convolutions alone."""
+    nodes = [node for node in view.of_types(QDQ) if node.name in row.onnx_nodes]
+    pending = [reader for node in nodes for reader in view.readers(node.outputs[0])]
+    readers = [reader for node in pending for reader in (view.readers(node.outputs[0]) if node.op_type in QDQ else (node,))]
+    return NodeKind.CONVOLUTION if readers and all(reader.op_type == "Conv" for reader in readers) else None
 
 
 def _judgement(
@@ -172,18 +201,18 @@ def _gemm_finding(view: GraphView, policy: RecipePolicy, gemm: WeightGemm, words
     return finding("E2", policy, view, gemm.node, found=words, expected=expected, why=why)
 
 
-def _attention_finding(view: GraphView, policy: RecipePolicy, block: Block, carriers: Mapping[str, list[LayerRow]]) -> Finding:
-    layers = list(dict.fromkeys(row.name for name in _matmuls(block.core) for row in carriers[name]))
+def _attention_finding(view: GraphView, policy: RecipePolicy, core: AttentionCore, carriers: Mapping[str, list[LayerRow]]) -> Finding:
+    layers = list(dict.fromkeys(row.name for name in _matmuls(core) for row in carriers[name]))
     found = f"attention is split over {', '.join(layers)}"
     expected = "one layer that carries both MatMuls and the Softmax"
     why = "every piece writes the scores to memory and reads them back; quantize q, k, v and the softmax together, or none of them"
-    return finding("E4", policy, view, block.core.softmax, found=found, expected=expected, why=why)
+    return finding("E4", policy, view, core.softmax, found=found, expected=expected, why=why)
 
 
-def _attention_fp8_finding(view: GraphView, policy: RecipePolicy, block: Block, words: str) -> Finding:
+def _attention_fp8_finding(view: GraphView, policy: RecipePolicy, core: AttentionCore, words: str) -> Finding:
     expected = "one fused attention layer that reads q, k and v in FP8"
     why = "fused attention in half precision gains nothing from its Q/DQ; put them after the scaling of q, and on all of q, k and v"
-    return finding("E2", policy, view, block.core.softmax, found=words, expected=expected, why=why)
+    return finding("E2", policy, view, core.softmax, found=words, expected=expected, why=why)
 
 
 def _qdq_finding(view: GraphView, policy: RecipePolicy, row: LayerRow) -> Finding:

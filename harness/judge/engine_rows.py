@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.records.observations import LayerRow, LayerTensor
+from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 GEMM_KINDS = frozenset({"fusion", "gemm", "runtime_fusion"})
 CONVOLUTION_KINDS = frozenset({"CaskConvolution", "correlation"})
@@ -27,6 +27,11 @@ _FP8_TACTIC = re.compile("e4m3|f8_f8", re.IGNORECASE)
 def is_fp8(tensor: LayerTensor) -> bool:
     """Whether an operand is FP8, in any compiler's spelling: `FP8`, or a sentence such as `Row major linear FP8 format`."""
     return "FP8" in tensor.datatype.upper()
+
+
+def holds_fp8(table: LayerTable) -> bool:
+    """Whether any operand of any layer is FP8."""
+    return any(is_fp8(tensor) for row in table.rows for tensor in (*row.inputs, *row.constants, *row.outputs))
 
 
 def products(rows: Iterable[LayerRow]) -> tuple[LayerRow, ...]:

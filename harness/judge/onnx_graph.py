@@ -55,7 +55,7 @@ def _count(view: GraphView, policy: RecipePolicy, *, metric: str, check: str, de
 
 def unjudged_blocks(metric: str, view: GraphView) -> Judgement:
     """The answer for a graph whose transformer blocks were not all found: nothing was judged, so nothing passes."""
-    found = view.irregularity or "no transformer block found"
+    found = view.irregularity or "no block found"
     return Judgement(
         metric=metric,
         status=Status.INVALID,
@@ -64,7 +64,8 @@ def unjudged_blocks(metric: str, view: GraphView) -> Judgement:
         unit="nodes",
         direction=Direction.EQUAL,
         n=0,
-        reason=f"cannot judge this graph: {found}; expected blocks of MatMul-Softmax-MatMul with the same weight GEMMs around each",
+        reason=f"cannot judge this graph: {found}; expected blocks of MatMul-Softmax-MatMul with the same weight GEMMs around each, "
+        "or residual blocks of convolutions",
     )
 
 

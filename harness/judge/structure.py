@@ -1,7 +1,9 @@
-"""Finds the transformer blocks of an ONNX graph by what repeats in it, never by what its nodes are called.
+"""Finds the blocks of an ONNX graph by what repeats in it, never by what its nodes are called.
 
-A block is one attention core (two MatMuls of activations around a Softmax) and the weight GEMMs that belong to it: those that
-feed the core directly (q, k, v), and those that come after it and before the next core is fed (out, fc, proj).
+A transformer's block is one attention core (two MatMuls of activations around a Softmax) and the weight GEMMs that belong to it:
+those that feed the core directly (q, k, v), and those that come after it and before the next core is fed (out, fc, proj). A
+convolutional trunk's block is the convolutions between a tensor and the sum in which its two ways meet again. An attention that
+makes one token of many after the last block belongs to no block: it pools.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.judge.residual import ResidualBlock, Trunk, find_trunk
 from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode
 
 QUANTIZE = frozenset({"QuantizeLinear", "TRT_FP8QuantizeLinear"})
@@ -29,7 +32,7 @@ _SHAPES = frozenset({"Shape", "Size"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightGemm:
-    """A MatMul or Gemm with constant weights.
+    """A MatMul, Gemm or Conv with constant weights.
 
     Attributes:
         activation, weight: names of its two operand tensors.
@@ -58,11 +61,21 @@ class AttentionCore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One transformer block."""
+    """One block.
+
+    Attributes:
+        core: its attention; None in a block of convolutions.
+        gemms: its products with weights: MatMul and Gemm of a transformer's block, Conv of a convolutional one.
+    """
 
     index: int
-    core: AttentionCore
+    core: AttentionCore | None
     gemms: tuple[WeightGemm, ...]
+
+    @property
+    def product_names(self) -> tuple[str, ...]:
+        """Its products with weights, and the three nodes of its attention."""
+        return (*(gemm.node.name for gemm in self.gemms), *(self.core.node_names if self.core is not None else ()))
 
 
 class GraphView:
@@ -121,10 +134,7 @@ class GraphView:
 
     @cached_property
     def _block_of_product(self) -> Mapping[str, int]:
-        products = (
-            (block.index, name) for block in self.blocks for name in (*(gemm.node.name for gemm in block.gemms), *block.core.node_names)
-        )
-        return {name: index for index, name in products}
+        return {name: block.index for block in self.blocks for name in block.product_names}
 
     def block_of(self, node: OnnxNode) -> int | None:
         """Index of the block that a product, or a Q/DQ or moving node before one, belongs to; None when it belongs to none."""
@@ -163,6 +173,18 @@ class GraphView:
     def weight_gemms(self) -> Mapping[str, WeightGemm]:
         """Node name to weight GEMM, in graph order."""
         return {node.name: gemm for node in self.graph.nodes if (gemm := self._weight_gemm(node)) is not None}
+
+    @cached_property
+    def weight_products(self) -> Mapping[str, WeightGemm]:
+        """Node name to weight GEMM or convolution, in graph order."""
+        found = ((node.name, self.weight_gemms.get(node.name) or self._convolution(node)) for node in self.graph.nodes)
+        return {name: product for name, product in found if product is not None}
+
+    def _convolution(self, node: OnnxNode) -> WeightGemm | None:
+        if node.op_type != "Conv" or len(node.inputs) < 2:
+            return None
+        constant = self.constant_behind(node.inputs[1])
+        return WeightGemm(node=node, activation=node.inputs[0], weight=node.inputs[1], constant=constant) if constant else None
 
     def _weight_gemm(self, node: OnnxNode) -> WeightGemm | None:
         if node.op_type not in _GEMMS or len(node.inputs) < 2:
@@ -209,22 +231,60 @@ class GraphView:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """Transformer blocks, in graph order; what lies before the first and after the last belongs to none.
+        """Blocks of the tower, in graph order; what lies before the first and after the last belongs to none."""
+        if self._trunk is not None:
+            return tuple(self._block_of_convolutions(index, block) for index, block in enumerate(self._trunk.blocks))
+        found = self._attentions
+        return found[:-1] if self.pooling is not None else found
 
-        An attention after at least two blocks alike whose own weights have other shapes is the pooling of the tower, no block.
-        """
-        found = self._blocks_and_pooling
-        shapes = [_shapes_of(block) for block in found]
-        is_pooled = len(found) > 2 and shapes[-1] != shapes[0] and all(one == shapes[0] for one in shapes[:-1])
-        return found[:-1] if is_pooled else found
+    @property
+    def attention_blocks(self) -> tuple[tuple[Block, AttentionCore], ...]:
+        """The blocks that have an attention, each with it."""
+        return tuple((block, block.core) for block in self.blocks if block.core is not None)
 
     @property
     def pooling(self) -> AttentionCore | None:
         """The attention that pools the last block's tokens, where the tower has one."""
-        return self.cores[-1] if len(self.cores) > len(self.blocks) else None
+        return self._pooling.core if self._pooling is not None else None
 
     @cached_property
-    def _blocks_and_pooling(self) -> tuple[Block, ...]:
+    def pooling_products(self) -> frozenset[str]:
+        """Names of that attention's nodes, and of the weight GEMMs that belong to it as a block's belong to a block."""
+        return frozenset(self._pooling.product_names) if self._pooling is not None else frozenset()
+
+    @cached_property
+    def _pooling(self) -> Block | None:
+        """The last attention, when it pools: after a convolutional trunk, or with queries that no input reaches, since they are learned.
+
+        That its weights have other shapes than the blocks' does not make it one: a block that lost a layer has them too.
+        """
+        *before, last = self._attentions or (None,)
+        pools = last is not None and (self._trunk is not None or (bool(before) and self._has_learned_queries(self.cores[-1])))
+        return last if pools else None
+
+    def _has_learned_queries(self, core: AttentionCore) -> bool:
+        inputs = {port.name for port in self.graph.inputs}
+        pending, seen = [core.scores.inputs[0]], set[str]()
+        while pending:
+            tensor = pending.pop()
+            node = self.producers.get(tensor)
+            if tensor in inputs:
+                return False
+            if node is not None and node.name not in seen and node.op_type not in _SHAPES:
+                seen.add(node.name)
+                pending.extend(node.inputs)
+        return True
+
+    @cached_property
+    def _trunk(self) -> Trunk | None:
+        return find_trunk(self.graph.nodes, self.producers) if len(self.cores) < 2 else None
+
+    def _block_of_convolutions(self, index: int, block: ResidualBlock) -> Block:
+        gemms = (self.weight_products.get(node.name) for node in block.convolutions)
+        return Block(index=index, core=None, gemms=tuple(gemm for gemm in gemms if gemm is not None))
+
+    @cached_property
+    def _attentions(self) -> tuple[Block, ...]:
         before = [self._gemms_feeding(core) for core in self.cores]
         feeding = {gemm.node.name for gemms in before for gemm in gemms}
         after = self._gemms_after_cores(feeding)
@@ -238,15 +298,24 @@ class GraphView:
 
         A block whose attention is not recognised would otherwise vanish from every count that the graph itself sets.
         """
+        if self._trunk is not None:
+            return self._odd_convolution(self._trunk)
         shapes = [_shapes_of(block) for block in self.blocks]
         odd = next((index for index, found in enumerate(shapes) if found != shapes[0]), None)
         if odd is not None:
             return f"block {odd} has {len(shapes[odd])} weight GEMMs of other shapes than block 0's {len(shapes[0])}"
-        placed = {gemm.node.name for block in self._blocks_and_pooling for gemm in block.gemms}
+        placed = {gemm.node.name for block in self._attentions for gemm in block.gemms}
         left = [name for name in self.weight_gemms if name not in placed]
         if shapes and len(left) >= len(shapes[0]):
             return f"{len(left)} weight GEMMs belong to no block, first {left[0]}: as many as a block has"
         return None
+
+    def _odd_convolution(self, trunk: Trunk) -> str | None:
+        if trunk.strays:
+            return f"{len(trunk.strays)} convolutions after the first block belong to none, first {trunk.strays[0].name}"
+        convolutions = (node for block in trunk.blocks for node in block.convolutions)
+        bare = next((node.name for node in convolutions if node.name not in self.weight_products), None)
+        return f"the convolution {bare} has no constant weight" if bare is not None else None
 
     def _gemms_feeding(self, core: AttentionCore) -> tuple[WeightGemm, ...]:
         """Weight GEMMs from which the core is reached without passing another weight GEMM."""

@@ -34,8 +34,8 @@ def token_tables(view: GraphView) -> Mapping[str, TokenTable]:
 
 
 def stored_weights(view: GraphView) -> Mapping[str, StoredWeight]:
-    """Node name to every weight GEMM and token table."""
-    return {**view.weight_gemms, **token_tables(view)}
+    """Node name to every weight GEMM, convolution and token table."""
+    return {**view.weight_products, **token_tables(view)}
 
 
 def _first_made(view: GraphView, tensor: str) -> str:

@@ -50,6 +50,8 @@ def open_onnx(path: Path) -> OpenedOnnx:
     protobuf = need("google.protobuf.message", extra=None, to="read ONNX files")
     model, spans = onnx.ModelProto(), {}
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UnusableGraph(f"{path} is no file but a device or a pipe; expected an ONNX file")
         nbytes = path.stat().st_size
         if nbytes > _LARGEST_BYTES:
             raise UnusableGraph(f"{path} holds {nbytes} bytes, more than a protobuf file may; save its weights as external data")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UnusableGraph
 from harness.measure.onnx_file import OpenedOnnx, open_onnx
+from harness.measure.onnx_order import require_acyclic
 from harness.measure.onnx_shapes import inferred_tensors
 from harness.need import need
 from harness.records.graph import ByteSpan, OnnxConstant, OnnxGraph, OnnxNode, OnnxPort
@@ -38,13 +39,15 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
     Constants are its initializers and the values of its Constant nodes; the latter are listed among the nodes as well.
 
     Raises:
-        UnusableGraph: the file is missing, cut or no ONNX; it has control flow, local functions or sparse weights; two
-            initializers share a name; or its external data is missing, too short, or outside its folder.
+        UnusableGraph: the file is missing, cut or no ONNX; it has control flow, cycles, local functions or sparse weights; it
+            gives nothing out; two initializers share a name; one has no type; or its external data is missing, unreadable, too
+            short, or outside its folder.
     """
     opened = open_onnx(path)
     model, graph = opened.model, opened.model.graph
     _require_plain(model, path)
     _require_whole(model, path)
+    require_acyclic(graph, path)
     constants = {constant.name: constant for constant in _constants(opened, path)}
     inputs = tuple(_port(value) for value in graph.input if value.name not in constants)
     outside = {constant.span.path: constant.span.path.stat().st_size for constant in constants.values() if constant.span}
@@ -63,6 +66,8 @@ def _require_plain(model: Any, path: Path) -> None:
     """What the graph checks cannot see through is refused rather than half read."""
     if not model.graph.node:
         raise UnusableGraph(f"{path} holds no nodes; expected an ONNX encoder; export it again")
+    if not model.graph.output:
+        raise UnusableGraph(f"{path} gives nothing out; expected an encoder with one output; export it again")
     nested = next((node for node in model.graph.node if _has_subgraph(node)), None)
     if nested is not None:
         raise UnusableGraph(
@@ -158,6 +163,8 @@ def _constant_tensor(node: Any) -> Any:
 def _constant(tensor: Any, name: str, path: Path, span: ByteSpan | None, most: int) -> OnnxConstant:
     """One initializer, whose values are kept up to `most` elements."""
     onnx = need("onnx", extra=None, to="read ONNX files")
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == onnx.TensorProto.UNDEFINED:
+        raise UnusableGraph(f"{path}: constant {name!r} is of type {tensor.data_type}, which ONNX does not define; export it again")
     dtype = onnx.TensorProto.DataType.Name(tensor.data_type)
     shape = tuple(tensor.dims)
     elements = _elements(shape)
@@ -197,14 +204,19 @@ def _required_span(tensor: Any, name: str, expected: int | None, path: Path, spa
 
 def _required_external(tensor: Any, name: str, expected: int, path: Path) -> ByteSpan:
     facts = {entry.key: entry.value for entry in tensor.external_data}
+    offset = _external_number(facts, "offset", name, path) or 0
+    length = _external_number(facts, "length", name, path)
+    if length is not None and length != expected:
+        raise UnusableGraph(
+            f"{path}: constant {name!r} keeps {length} bytes; its shape {list(tensor.dims)} needs {expected}; export it again"
+        )
     location = facts.get("location", "")
     folder = path.parent.resolve()
-    data = (folder / location).resolve()
+    data = (folder / location.replace("\0", "?")).resolve()
     if not location or PurePosixPath(location).is_absolute() or not data.is_relative_to(folder):
         raise UnusableGraph(f"{path}: constant {name!r} keeps its bytes in {location!r}, outside the file's folder; save them beside it")
-    if not data.is_file():
+    if not _is_file(data, path):
         raise UnusableGraph(f"{path}: constant {name!r} keeps its bytes in {location!r}, which is not there; copy it beside the ONNX file")
-    offset = int(facts.get("offset", 0))
     end = offset + expected
     if data.stat().st_size < end:
         raise UnusableGraph(f"{path}: {location} holds {data.stat().st_size} bytes; constant {name!r} ends at {end}; copy the whole file")
@@ -222,6 +234,24 @@ def _with_data(tensor: Any, span: ByteSpan | None) -> Any:
         file.seek(span.offset)
         whole.raw_data = file.read(span.nbytes)
     return whole
+
+
+def _external_number(facts: dict[str, str], key: str, name: str, path: Path) -> int | None:
+    if key not in facts:
+        return None
+    if not facts[key].isascii() or not facts[key].isdigit():
+        raise UnusableGraph(f"{path}: constant {name!r} has the {key} {facts[key]!r}; expected a whole number of bytes; export it again")
+    return int(facts[key])
+
+
+def _is_file(data: Path, path: Path) -> bool:
+    try:
+        with data.open("rb"):
+            return data.is_file()
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    except OSError as error:  # no right to it, or a name that is too long
+        raise UnusableGraph(f"{path}: its external data {data.name[:80]!r} cannot be read ({error.strerror}); make it readable") from error
 
 
 def _value(tensor: Any, name: str, path: Path) -> NDArray[np.generic]:

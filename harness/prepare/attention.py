@@ -1,7 +1,8 @@
 """Attention with visible projections: q, k, v and out as Linear layers, so that they can be quantized and exported one by one.
 
 `nn.MultiheadAttention` keeps its projections in one bare parameter and calls them as functions. Model Optimizer quantizes
-modules, so it would pass over three of a block's six weight matrices without a word.
+modules, so it would pass over three of a block's six weight matrices without a word. timm's attention has modules, and calls
+the two products of activations, which recipe `attention` quantizes, where nothing can reach them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.prepare.attending import attend, join, split
+from harness.prepare.pooling import unpack_grid_pool, unpack_latent_pool
 from harness.prepare.vendor_log import import_quietly
 
 if TYPE_CHECKING:
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
 def unpack_attention(encoder: nn.Module) -> int:
     """Replace each packed attention of `encoder`, in place, by one whose q, k, v and out are `nn.Linear`.
 
-    Concerns `nn.MultiheadAttention` and open_clip's own `Attention`. For inference: dropout is left out. Embeddings stay
-    equal to float32 rounding.
+    Concerns `nn.MultiheadAttention`, open_clip's own and timm's `Attention`, and the attention pooling of both. For inference:
+    dropout is left out. Embeddings stay equal to float32 rounding.
 
     Returns:
         How many were replaced.
@@ -43,18 +46,27 @@ def unpacked_classes() -> tuple[type[Any], ...]:
 def _packed_attention(encoder: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
     from torch import nn
 
-    own = import_quietly("open_clip.transformer", to="read the encoder's attention").Attention
+    unpack: dict[type[Any], Callable[[Any], nn.Module]] = {
+        nn.MultiheadAttention: _unpack_multihead,
+        _class("open_clip.transformer", "Attention"): _unpack_open_clip,
+        _class("timm.models.vision_transformer", "Attention"): _unpack_timm,
+        _class("open_clip.modified_resnet", "AttentionPool2d"): unpack_grid_pool,
+        _class("timm.layers.attention_pool", "AttentionPoolLatent"): unpack_latent_pool,
+    }
     for parent in encoder.modules():
         for name, child in parent.named_children():
-            if isinstance(child, nn.MultiheadAttention):
-                yield parent, name, _unpack_multihead
-            elif isinstance(child, own):
-                yield parent, name, _unpack_open_clip
+            kind = next((kind for kind in unpack if isinstance(child, kind) and type(child).forward is kind.forward), None)
+            if kind is not None and getattr(child, "gate", None) is None:  # timm's gated attention has no such form; it stays as it is
+                yield parent, name, unpack[kind]
+
+
+def _class(module: str, name: str) -> type[Any]:
+    return getattr(import_quietly(module, to="read the encoder's attention"), name)
 
 
 def _ask_timm_for_explicit_softmax(encoder: nn.Module) -> None:
-    # timm's attention has Linear projections already, and a switch between torch's fused operator, which exports with the
-    # scale split over q and k, and the explicit form.
+    # What is left of timm's attentions has a switch between torch's fused operator, which exports with the scale split over q
+    # and k, and the explicit form.
     switches: list[Any] = [module for module in encoder.modules() if hasattr(module, "fused_attn")]
     for module in switches:
         module.fused_attn = False
@@ -87,6 +99,13 @@ def _unpack_open_clip(packed: Any) -> nn.Module:
     _take_projections(unpacked, packed.in_proj_weight.chunk(3), packed.in_proj_bias, packed.out_proj, packed.num_heads)
     for name in ("ln_q", "ln_k", "ln_inner", "head_scale"):
         setattr(unpacked, name, getattr(packed, name))
+    return unpacked.train(packed.training)
+
+
+def _unpack_timm(packed: Any) -> nn.Module:
+    unpacked = _self_attention_class()()
+    _take_projections(unpacked, packed.qkv.weight.chunk(3), packed.qkv.bias, packed.proj, packed.num_heads)
+    unpacked.ln_q, unpacked.ln_k, unpacked.ln_inner, unpacked.head_scale = packed.q_norm, packed.k_norm, packed.norm, None
     return unpacked.train(packed.training)
 
 
@@ -143,53 +162,17 @@ def _multihead_forward(
         raise UsageError("unpacked attention does not return its weights; expected need_weights=False, as open_clip calls it")
     if not self.batch_first:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-    q, k, v = (_split(x, self.heads) for x in (self.q(query), self.k(key), self.v(value)))
-    rows = self.out(_join(self.attend(q * self.scale, k, v, attn_mask)))
+    q, k, v = (split(x, self.heads) for x in (self.q(query), self.k(key), self.v(value)))
+    rows = self.out(join(self.attend(q * self.scale, k, v, attn_mask)))
     return (rows if self.batch_first else rows.transpose(0, 1)), None
 
 
-def _self_attention_forward(self: Any, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """Called as open_clip's `Attention` is; [batch, tokens, width]."""
-    q, k, v = (_split(part, self.heads) for part in (self.q(x), self.k(x), self.v(x)))
+def _self_attention_forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Called as open_clip's and timm's `Attention` are; [batch, tokens, width]."""
+    if is_causal:
+        raise UsageError("unpacked attention makes no mask of its own; expected is_causal=False, as open_clip calls timm's towers")
+    q, k, v = (split(part, self.heads) for part in (self.q(x), self.k(x), self.v(x)))
     rows = self.attend(self.ln_q(q) * self.scale, self.ln_k(k), v, attn_mask)
     if self.head_scale is not None:
         rows = rows * self.head_scale
-    return self.out(self.ln_inner(_join(rows)))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, on_weights: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """[batch, heads, tokens, head] of each. q is scaled already: TensorRT fuses attention whose scale comes before the product.
-
-    Args:
-        on_weights: what to make of the softmax's output before it meets v, such as fake quantization.
-    """
-    scores = q @ k.transpose(-2, -1)
-    if mask is not None:
-        scores = scores + _additive(mask, scores)
-    weights = scores.softmax(dim=-1)
-    return (weights if on_weights is None else on_weights(weights)) @ v
-
-
-def _additive(mask: Tensor, scores: Tensor) -> Tensor:
-    """A mask to add: [tokens, tokens], or [batch * heads, tokens, tokens]; boolean ones are True where nothing may look."""
-    import torch
-
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(mask, float("-inf"))
-    if mask.dim() == 3:
-        mask = mask.reshape(-1, *(int(size) for size in scores.shape[1:]))
-    return mask.to(scores.dtype)
-
-
-# Only the batch is dynamic. Every other size is made a Python number, so that the exported Reshape has a constant shape and
-# not a dozen Shape, Gather and Concat nodes around it.
-
-
-def _split(x: Tensor, heads: int) -> Tensor:
-    tokens, width = int(x.shape[1]), int(x.shape[2])
-    return x.reshape(-1, tokens, heads, width // heads).transpose(1, 2)
-
-
-def _join(x: Tensor) -> Tensor:
-    heads, tokens, width = (int(size) for size in x.shape[1:])
-    return x.transpose(1, 2).reshape(-1, tokens, heads * width)
+    return self.out(self.ln_inner(join(rows)))

@@ -48,7 +48,8 @@ def load_encoder(spec: EncoderSpec, *, log: Path | None = None) -> nn.Module:
     Model Optimizer's preset switches off whatever is below a module called `visual`.
 
     Args:
-        spec: `seeded:N` weights are open_clip's initialisation under seed N; the process' random state is left alone.
+        spec: `seeded:N` weights are open_clip's initialisation under seed N, with branches that it starts at zero made live; the
+            process' random state is left alone.
         log: file for what open_clip prints; None discards it.
     Raises:
         UnknownName: open_clip has no such configuration.
@@ -80,7 +81,20 @@ def _with_seed(arch: str, seed: int) -> Any:
     # The towers are initialised on the CPU alone, so that is the only generator to put back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _without_weights(arch)
+        return _with_live_branches(_without_weights(arch))
+
+
+def _with_live_branches(model: nn.Module) -> nn.Module:
+    """Normalisations that start at zero, at one: open_clip ends each branch of a ResNet in such a one, and training wakes it.
+
+    As it starts, no branch reaches the embedding, so that whatever happens to it would pass.
+    """
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+            nn.init.ones_(module.weight)
+    return model
 
 
 def _without_weights(arch: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.errors import BuildFailed, UnusableInputs
 from harness.prepare.attention import unpack_attention
+from harness.prepare.batch_norm import fold_batch_norms
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.export import export_onnx, input_name
 from harness.prepare.quantize import quantize
@@ -53,12 +54,15 @@ def make_onnx(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInputs | No
     Raises:
         UnusableInputs: a quantized recipe without calibration rows, or with those of the other tower.
         UnusableCheckpoint, UnknownName: see `load_encoder`.
+        UnsupportedRecipe: the encoder has nothing of what the recipe quantizes.
         BuildFailed: quantization or export stopped, or the result is no valid ONNX.
     """
     log = folder / LOG_FILE
     path = folder / ONNX_FILE
     encoder = load_encoder(spec, log=log)
     unpack_attention(encoder)
+    if recipe is not Recipe.MODELOPT:  # which shows the vendor's pipeline as it is
+        fold_batch_norms(encoder)
     amax = quantize(encoder, recipe, _fitting(calibration, spec, recipe), log=log) if recipe.is_quantized else {}
     export_onnx(encoder, spec, path, log=log)
     repairs = () if recipe is Recipe.MODELOPT else _finish(path, encoder, log)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BuildFailed
-from harness.prepare.attention import attend, unpacked_classes
+from harness.errors import BuildFailed, UnsupportedRecipe
+from harness.prepare.attending import attend
+from harness.prepare.attention import unpacked_classes
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.observations import EncoderInputs
 from harness.records.spec import Recipe
@@ -32,7 +33,8 @@ _WITH_ATTENTION = frozenset({Recipe.ATTENTION, Recipe.COMPACT})
 def quantize(encoder: nn.Module, recipe: Recipe, calibration: EncoderInputs, *, log: Path | None = None) -> dict[str, float]:
     """Insert Model Optimizer's FP8 (E4M3) quantizers into `encoder`, in place, and calibrate them in FP32.
 
-    Static scales, one a tensor, from the largest magnitude seen; that of a softmax from the largest it can give.
+    Static scales, one a tensor, from the largest magnitude seen; that of a softmax from the largest it can give. In a tower whose
+    repeated blocks have convolutions in place of Linear layers, such as a ResNet, every convolution of these is quantized.
 
     Args:
         encoder: FP32, its attention unpacked.
@@ -43,7 +45,8 @@ def quantize(encoder: nn.Module, recipe: Recipe, calibration: EncoderInputs, *, 
     Returns:
         The largest magnitude of each quantizer that is on, by its module path; FP8's scale is this over 448.
     Raises:
-        BuildFailed: no Linear layer was quantized, a quantizer that the recipe promises is missing, or a magnitude is no
+        UnsupportedRecipe: the encoder has nothing of what the recipe quantizes.
+        BuildFailed: no layer was quantized, a quantizer that the recipe promises is missing, or a magnitude is no
             positive number.
     """
     promised = _promised(encoder, recipe)
@@ -62,17 +65,17 @@ def _promised(encoder: nn.Module, recipe: Recipe) -> list[str]:
     """Paths of the quantizers that a recipe of ours puts in; none for the vendor's, which promises nothing to us."""
     if recipe is Recipe.MODELOPT:
         return []
-    linears = block_linears(encoder)
-    if not linears:
-        raise BuildFailed(_nothing_to_quantize("the encoder has no repeated blocks with Linear layers"))
+    layers = block_linears(encoder) or block_convolutions(encoder)
+    if not layers:
+        raise UnsupportedRecipe(_nothing_to_quantize("the encoder has no repeated blocks with Linear layers or convolutions"))
     attentions = block_attentions(encoder) if recipe in _WITH_ATTENTION else []
     if recipe in _WITH_ATTENTION and not attentions:
-        raise BuildFailed(
+        raise UnsupportedRecipe(
             f"recipe {recipe} quantizes the products of unpacked attention, and none of the encoder's blocks has one; expected "
-            "nn.MultiheadAttention or open_clip's own attention, as its built-in towers have; choose recipe linear for this encoder"
+            "nn.MultiheadAttention, or open_clip's or timm's plain attention; choose recipe linear for this encoder"
         )
     return [
-        *(f"{path}.{quantizer}" for path in linears for quantizer in _LINEAR_QUANTIZERS),
+        *(f"{path}.{quantizer}" for path in layers for quantizer in _LINEAR_QUANTIZERS),
         *(f"{path}.{quantizer}" for path in attentions for quantizer in _ATTENTION_QUANTIZERS),
         *(f"{path}.{_WEIGHT_QUANTIZER}" for path in _tables(encoder, recipe)),
     ]
@@ -81,12 +84,19 @@ def _promised(encoder: nn.Module, recipe: Recipe) -> list[str]:
 def block_linears(encoder: nn.Module) -> list[str]:
     """Paths of the `nn.Linear` modules inside repeated blocks, in order.
 
-    A repeated block is a child of a ModuleList or Sequential whose children are all of one class and hold Linear layers
+    A repeated block is a child of a ModuleList or Sequential whose children are all of one class and hold such layers
     themselves. So the towers of open_clip and of timm are covered without their names, and a final projection is not.
     """
     from torch import nn
 
     return _inside_blocks(encoder, nn.Linear)
+
+
+def block_convolutions(encoder: nn.Module) -> list[str]:
+    """Paths of the `nn.Conv2d` modules inside repeated blocks, in order. A stem before the blocks is in none."""
+    from torch import nn
+
+    return _inside_blocks(encoder, nn.Conv2d)
 
 
 def block_attentions(encoder: nn.Module) -> list[str]:
@@ -104,7 +114,7 @@ def token_tables(encoder: nn.Module) -> list[str]:
 def _tables(encoder: nn.Module, recipe: Recipe) -> list[str]:
     tables = token_tables(encoder) if recipe is Recipe.COMPACT else []
     if recipe is Recipe.COMPACT and not tables:
-        raise BuildFailed(
+        raise UnsupportedRecipe(
             "recipe compact quantizes the token embedding, and the encoder has none; expected an nn.Embedding, as text towers have; "
             "choose recipe attention for this encoder"
         )
@@ -112,7 +122,7 @@ def _tables(encoder: nn.Module, recipe: Recipe) -> list[str]:
 
 
 def _inside_blocks(encoder: nn.Module, kinds: type[Any] | tuple[type[Any], ...]) -> list[str]:
-    inside = [path for path, module in encoder.named_modules() if _repeats_blocks(module)]
+    inside = [path for path, module in encoder.named_modules() if _repeats_blocks(module, kinds)]
     return [
         path
         for path, module in encoder.named_modules()
@@ -120,19 +130,13 @@ def _inside_blocks(encoder: nn.Module, kinds: type[Any] | tuple[type[Any], ...])
     ]
 
 
-def _repeats_blocks(module: nn.Module) -> bool:
+def _repeats_blocks(module: nn.Module, kinds: type[Any] | tuple[type[Any], ...]) -> bool:
     from torch import nn
 
     children = list(module.children())
     if not isinstance(module, nn.ModuleList | nn.Sequential) or len({type(child) for child in children}) != 1:
         return False
-    return all(not isinstance(child, nn.Linear) and _holds_linear(child) for child in children)
-
-
-def _holds_linear(module: nn.Module) -> bool:
-    from torch import nn
-
-    return any(isinstance(inner, nn.Linear) for inner in module.modules())
+    return all(not isinstance(child, kinds) and any(isinstance(inner, kinds) for inner in child.modules()) for child in children)
 
 
 def _only(promised: list[str], preset: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,7 +182,10 @@ def _quantized_class() -> type[Any]:
 
 
 def _nothing_to_quantize(found: str) -> str:
-    return f"{found}; expected q, k, v, out, fc and proj of each block; choose a transformer tower, and unpack its attention first"
+    return (
+        f"{found}; expected q, k, v, out, fc and proj of each block, or a ResNet's convolutions; choose recipe fp16 for this encoder, or "
+        "unpack its attention first"
+    )
 
 
 def _calibrate(mtq: Any, encoder: nn.Module, config: dict[str, Any], calibration: EncoderInputs) -> None:
@@ -209,10 +216,12 @@ def _amax(encoder: nn.Module) -> Iterator[tuple[str, float]]:
 def _require_quantized(encoder: nn.Module, promised: list[str], amax: dict[str, float]) -> None:
     from torch import nn
 
-    linears = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    quantized = [path for path in linears if {f"{path}.{quantizer}" for quantizer in _LINEAR_QUANTIZERS} <= amax.keys()]
+    layers = [path for path, module in encoder.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    quantized = [path for path in layers if {f"{path}.{quantizer}" for quantizer in _LINEAR_QUANTIZERS} <= amax.keys()]
     if not quantized:
-        raise BuildFailed(_nothing_to_quantize(f"Model Optimizer quantized none of the encoder's {len(linears)} Linear layers"))
+        raise BuildFailed(
+            _nothing_to_quantize(f"Model Optimizer quantized none of the encoder's {len(layers)} Linear layers and convolutions")
+        )
     missed = sorted(set(promised) - amax.keys())
     if missed:
         raise BuildFailed(f"Model Optimizer left {len(missed)} of {len(promised)} promised quantizers out, first {missed[0]}; expected all")

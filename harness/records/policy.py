@@ -123,15 +123,16 @@ def _require_reason(what: str, reason: str) -> None:
 class NodeKind(StrEnum):
     """What can stay in FP16 on purpose while the blocks' Linear layers are quantized."""
 
-    CONVOLUTION = "convolution"  # the patch embedding, or a ResNet's layers
+    CONVOLUTION = "convolution"  # the patch embedding, or the stem before a ResNet's blocks
     EMBEDDING = "embedding"  # tables that rows are gathered from
     ATTENTION = "attention"  # the two MatMuls of activations
-    PROJECTION = "projection"  # weight GEMMs outside the blocks: final projection, attention pooling
+    PROJECTION = "projection"  # weight GEMMs outside the blocks and the pooling: the final projection
+    POOLING = "pooling"  # the attention that makes one token of many after the last block, with its own weight GEMMs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One kind of node that a recipe leaves in FP16, with the reason."""
+    """One kind of node that a recipe treats otherwise than the rest, with the reason."""
 
     kind: NodeKind
     reason: str
@@ -183,6 +184,7 @@ class RecipePolicy:
         kept_fp16: what stays in FP16 by intent.
         kept_fp32: operators whose numbers an engine may keep in FP32 between two kernels; one list for every recipe of a gate.toml.
         limits: of the checks; likewise.
+        quantized_alone: before what the quantization may be an engine layer of its own, beside `unfused_qdq`.
     """
 
     severity: Severity
@@ -195,14 +197,23 @@ class RecipePolicy:
     kept_fp16: tuple[Kept, ...] = ()
     kept_fp32: tuple[KeptWide, ...] = ()
     limits: CheckLimits = CheckLimits()
+    quantized_alone: tuple[Kept, ...] = ()
 
     def why_kept(self, kind: NodeKind) -> str | None:
         """Why nodes of this kind stay in FP16; None when the recipe does not say that they do."""
-        return next((kept.reason for kept in self.kept_fp16 if kept.kind is kind), None)
+        return _reason_for(kind, self.kept_fp16)
+
+    def why_alone(self, kind: NodeKind | None) -> str | None:
+        """Why the quantization before nodes of this kind may stand alone; None when the recipe does not say that it may."""
+        return _reason_for(kind, self.quantized_alone)
 
     def why_fp32(self, op_type: str) -> str | None:
         """Why an engine may compute this ONNX operator in FP32; None when the recipe does not say so."""
         return next((kept.reason for kept in self.kept_fp32 if kept.op_type == op_type), None)
+
+
+def _reason_for(kind: NodeKind | None, exceptions: tuple[Kept, ...]) -> str | None:
+    return next((one.reason for one in exceptions if one.kind is kind), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ schema = "enginegate/gate/1"
 [defaults]                   # encoders, recipes, backends, targets
 [evaluation]                 # rows, reason
 [policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8, embedding_fp8 (default false)
-[policy.linear.kept_fp16]    # convolution, embedding, attention, projection: why each stays in FP16
+[policy.linear.kept_fp16]    # convolution, embedding, attention, projection, pooling: why each stays in FP16
+[policy.linear.quantized_alone]    # convolution: why its input may be quantized by an engine layer of its own
 [checks]                     # name of a limit = {limit, reason}
 [kept_fp32]                  # ONNX operator = why an engine may keep its numbers in FP32
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
@@ -218,13 +219,15 @@ def _policy(table: _Table) -> RecipePolicy:
         reason=table.text("reason"),
         attention_fp8=table.flag("attention_fp8", default=False),  # files older than these keys promised none
         embedding_fp8=table.flag("embedding_fp8", default=False),
-        kept_fp16=_kept(_Table(f"{table.place[:-1]}.kept_fp16]", table.table("kept_fp16").values)),
+        kept_fp16=_kept(table, "kept_fp16", list(NodeKind)),
+        quantized_alone=_kept(table, "quantized_alone", [NodeKind.CONVOLUTION]),
     )
 
 
-def _kept(table: _Table) -> tuple[Kept, ...]:
-    table.allow(list(NodeKind))
-    return tuple(Kept(kind=kind, reason=table.text(kind)) for kind in NodeKind if kind in table.values)
+def _kept(policy: _Table, key: str, kinds: list[NodeKind]) -> tuple[Kept, ...]:
+    table = _Table(f"{policy.place[:-1]}.{key}]", policy.table(key).values)
+    table.allow(kinds)
+    return tuple(Kept(kind=kind, reason=table.text(kind)) for kind in kinds if kind in table.values)
 
 
 def _kept_wide(table: _Table, base: tuple[KeptWide, ...]) -> tuple[KeptWide, ...]:

@@ -19,12 +19,14 @@ def test_no_quantization_is_left_on_its_own(engine, observe, expect):
 
 
 @pytest.mark.gates("fused_attention", needs="layers")
-def test_every_block_keeps_its_fused_attention(engine, observe, expect):
+def test_every_block_keeps_its_fused_attention(engine, observe, expect, require_attention):
+    require_attention(engine)
     expect(fused_attention(observe.graph(engine), observe.layers(engine), observe.promise(engine)))
 
 
 @pytest.mark.gates("fused_attention_fp8", needs="layers")
-def test_every_fused_attention_reads_fp8_where_the_recipe_says_so(engine, observe, expect):
+def test_every_fused_attention_reads_fp8_where_the_recipe_says_so(engine, observe, expect, require_attention):
+    require_attention(engine)
     expect(fused_attention_fp8(observe.graph(engine), observe.layers(engine), observe.promise(engine)))
 
 

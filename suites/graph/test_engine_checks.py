@@ -35,7 +35,8 @@ def test_no_heavy_product_is_left_out_of_fp8(expect_none_of):
 
 
 @pytest.mark.gates("check_E4", needs="layers")
-def test_attention_of_every_block_is_one_layer(expect_none_of):
+def test_attention_of_every_block_is_one_layer(engine, expect_none_of, require_attention):
+    require_attention(engine)
     expect_none_of("E4")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import combinations
@@ -200,6 +201,132 @@ def test_what_is_unusable_is_one_clear_error(exports, tmp_path, capfd, kind):
     assert code == 2
     assert json.loads(captured.out)["error"]["code"] == "unusable_graph"
     assert "Traceback" not in captured.err
+
+
+@pytest.fixture
+def external(exports, tmp_path):
+    """Writes the small encoder with its weights beside it, and with one fact about where they lie changed."""
+
+    def write(**changed: str) -> Path:
+        path = tmp_path / "m.onnx"
+        onnx.save(onnx.load(exports / "small-clip-image-linear.onnx"), path, save_as_external_data=True, location="m.data")
+        model = onnx.load(path, load_external_data=False)
+        entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+        for entry in entries:
+            entry.value = changed.get(entry.key, entry.value)
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"location": "/etc/passwd"}, "outside the file's folder"),
+        ({"location": "../m.data"}, "outside the file's folder"),
+        ({"location": "m\0.data"}, "which is not there"),
+        ({"location": "m" * 5000}, "cannot be read"),
+        ({"location": "."}, "which is not there"),
+        ({"offset": "-5"}, "offset '-5'; expected a whole number"),
+        ({"offset": "x"}, "offset 'x'; expected a whole number"),
+        ({"offset": "99999999999"}, "copy the whole file"),
+        ({"length": "3"}, "keeps 3 bytes; its shape"),
+        ({"length": "x"}, "length 'x'; expected a whole number"),
+    ],
+)
+def test_weights_elsewhere_must_be_where_the_file_says(external, changed, message):
+    with pytest.raises(UnusableGraph, match=message):
+        checked(external(**changed))
+
+
+def test_weights_beside_the_file_are_read_there(external):
+    assert checked(external()).findings == ()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file, so none can be forbidden")
+@pytest.mark.parametrize("name", ["m.onnx", "m.data"])
+def test_a_file_that_may_not_be_read_is_unusable(external, tmp_path, name):
+    path = external()
+    (tmp_path / name).chmod(0)
+
+    with pytest.raises(UnusableGraph, match="Permission denied"):
+        checked(path)
+
+
+def spoilt(model: onnx.ModelProto, kind: str) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    if kind == "own result":
+        node.input[0] = node.output[0]
+    elif kind == "cycle":
+        node.input[0] = model.graph.node[-1].output[0]
+    elif kind == "no nodes":
+        del model.graph.node[:]
+    elif kind == "no output":
+        del model.graph.output[:]
+    elif kind == "no type":
+        model.graph.initializer[0].data_type = 0
+    elif kind == "unknown type":
+        model.graph.initializer[0].data_type = 99
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("own result", "waits for its own result"),
+        ("cycle", "waits for its own result"),
+        ("no nodes", "holds no nodes"),
+        ("no output", "gives nothing out"),
+        ("no type", "of type 0, which ONNX does not define"),
+        ("unknown type", "of type 99, which ONNX does not define"),
+    ],
+)
+def test_a_graph_that_means_nothing_is_unusable(exports, tmp_path, kind, message):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    spoilt(model, kind)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+
+    with pytest.raises(UnusableGraph, match=message):
+        checked(tmp_path / "m.onnx")
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+
+    with pytest.raises(UnusableGraph, match="no file but a device or a pipe"):
+        checked(tmp_path / "m.onnx")
+
+
+def test_a_file_beyond_protobufs_size_is_refused_unread(tmp_path):
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(3 << 30)  # sparse: it takes no room
+
+    with pytest.raises(UnusableGraph, match="3221225472 bytes, more than a protobuf file may"):
+        checked(tmp_path / "m.onnx")
+
+
+def test_weights_of_three_gigabytes_beside_the_file_are_counted_and_not_loaded(external, tmp_path):
+    path = external()
+    model = onnx.load(path, load_external_data=False)
+    huge = model.graph.initializer.add(name="huge", data_type=onnx.TensorProto.FLOAT16, dims=[1536, 1024, 1024], data_location=1)
+    huge.external_data.add(key="location", value="huge.data")
+    path.write_bytes(model.SerializeToString())
+    with (tmp_path / "huge.data").open("wb") as file:
+        file.truncate(3 << 30)
+
+    [finding] = checked(path).findings
+
+    assert finding.check == "O14"
+    assert "weights are missing, kept twice" in finding.message
+
+
+@pytest.mark.parametrize("opset", [0, 12, 19])
+def test_an_opset_before_fp8_scales_is_a_finding(exports, tmp_path, opset):
+    model = onnx.load(exports / "small-clip-image-linear.onnx")
+    next(one for one in model.opset_import if not one.domain).version = opset
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+
+    assert [(one.check, one.found) for one in checked(tmp_path / "m.onnx").findings] == [("O1", f"opset {opset}")]
 
 
 @pytest.mark.parametrize("part", ["input", "output"])

@@ -6,7 +6,7 @@ from harness.judge.engine_flops import fp8_flop_share, gemm_flops, products
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode
 from harness.records.observations import LayerTable
-from harness.records.policy import RecipePolicy
+from harness.records.policy import Kept, NodeKind, RecipePolicy
 from harness.records.verdict import Severity, Status
 from tests.helpers.graphs import GraphMaker, layer_table, ports
 
@@ -66,6 +66,33 @@ def test_the_heaviest_node_that_is_not_fp8_is_told_first():
     assert judgement.status is Status.FAIL
     assert [(finding.check, finding.node, finding.block) for finding in judgement.findings][:2] == [("E3", "b2/proj", 2), ("E3", "b1/q", 1)]
     assert f"b2/proj: {2560 / TOTAL:.1%} of all FLOPs not in FP8" in judgement.reason
+
+
+def keeping(*kinds):
+    return replace(LINEAR, kept_fp16=tuple(Kept(kind=kind, reason="for tests") for kind in kinds))
+
+
+def test_where_the_policy_keeps_more_than_the_floor_leaves_all_the_rest_must_be_fp8():
+    policy = keeping(NodeKind.ATTENTION, NodeKind.PROJECTION)
+    promised = pytest.approx(3 * BLOCK / TOTAL)
+
+    kept, lost = (
+        fp8_flop_share(VIEW, layer_table(GRAPH, half=half), policy, floor=0.99) for half in (frozenset[str](), frozenset({"b1/q"}))
+    )
+
+    assert (kept.status, kept.observed, kept.bound) == (Status.PASS, promised, promised)
+    assert kept.reason.startswith(f"the policy keeps {1 - 3 * BLOCK / TOTAL:.1%} of the FLOPs in FP16 (attention ")
+    assert (lost.status, lost.bound, lost.findings[0].node) == (Status.FAIL, promised, "b1/q")
+
+
+def test_what_the_policy_keeps_does_not_lower_a_floor_that_its_promise_reaches():
+    judgement = fp8_flop_share(VIEW, layer_table(GRAPH), keeping(NodeKind.ATTENTION), floor=0.5)
+
+    assert (judgement.status, judgement.bound, judgement.reason) == (Status.PASS, 0.5, "")
+
+
+def test_a_product_of_no_kind_that_the_policy_keeps_lowers_no_floor():
+    assert fp8_flop_share(VIEW, layer_table(GRAPH), keeping(NodeKind.CONVOLUTION), floor=0.99).status is Status.FAIL
 
 
 def test_a_product_that_no_layer_names_cannot_be_judged():

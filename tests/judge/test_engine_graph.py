@@ -2,12 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq
+from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq, without_attention
 from harness.judge.structure import GraphView
 from harness.records.observations import LayerTable
-from harness.records.policy import RecipePolicy
+from harness.records.policy import Kept, NodeKind, RecipePolicy
 from harness.records.verdict import Severity, Status
 from tests.helpers.graphs import GraphMaker, layer_table
+from tests.helpers.trunks import TrunkMaker, trunk_table
 
 LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="for tests")
 FP16 = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=False, fused_attention=True, unfused_qdq=0, reason="for tests")
@@ -16,6 +17,7 @@ FP8 = ("FP8", "FP8", "FP8")
 
 GRAPH = GraphMaker().graph()
 VIEW = GraphView(GRAPH)
+TRUNK = TrunkMaker().graph()
 
 
 def test_an_engine_that_kept_every_promise_passes_all_three():
@@ -179,3 +181,52 @@ def test_a_table_that_names_no_quantization_cannot_show_that_none_is_left_alone(
     rows = tuple(replace(row, onnx_nodes=()) for row in layer_table(GRAPH).rows)
 
     assert unfused_qdq(VIEW, LayerTable(rows=rows, source="made by hand"), LINEAR).status is Status.INVALID
+
+
+def test_convolutions_of_a_trunk_are_proven_one_by_one():
+    view = GraphView(TRUNK)
+
+    clean, one_half = (block_gemms_fp8(view, trunk_table(TRUNK, half=half), LINEAR) for half in (frozenset[str](), frozenset({"b1/conv2"})))
+
+    assert (clean.status, clean.observed) == (Status.PASS, 7)
+    assert (one_half.status, [finding.node for finding in one_half.findings]) == (Status.FAIL, ["b1/conv2"])
+
+
+def test_a_trunk_has_no_attention_to_judge_and_says_so():
+    view = GraphView(TRUNK)
+
+    assert fused_attention(view, trunk_table(TRUNK), LINEAR).status is Status.INVALID
+    assert without_attention(view) == (
+        "the tower's 3 blocks are convolutions and have no attention to fuse; its one attention pools what the last block gives"
+    )
+    assert without_attention(VIEW) is None
+    assert without_attention(GraphView(GraphMaker(blocks=0).graph())) is None  # nothing is known of it, so nothing is excused
+
+
+def test_quantization_before_convolutions_stands_alone_only_where_the_policy_lets_it():
+    view, table = GraphView(TRUNK), trunk_table(TRUNK, alone=frozenset({"b1/conv1/input_q", "b1/conv2/input_q"}))
+    allowing = replace(LINEAR, quantized_alone=(Kept(kind=NodeKind.CONVOLUTION, reason="The compiler does not fuse it."),))
+
+    strict, lenient = (unfused_qdq(view, table, policy) for policy in (LINEAR, allowing))
+
+    assert (strict.status, strict.observed) == (Status.FAIL, 2)
+    assert (lenient.status, lenient.observed) == (Status.PASS, 0)
+    assert lenient.reason == "2 more stand alone before convolutions, as the policy says: The compiler does not fuse it"
+
+
+def test_quantization_before_a_matmul_is_not_excused_by_what_convolutions_may():
+    allowing = replace(LINEAR, quantized_alone=(Kept(kind=NodeKind.CONVOLUTION, reason="The compiler does not fuse it."),))
+
+    judgement = unfused_qdq(VIEW, layer_table(GRAPH, alone=frozenset({"b1/fc/input_q"})), allowing)
+
+    assert (judgement.status, judgement.observed) == (Status.FAIL, 1)
+
+
+def test_an_engine_without_fp8_anywhere_runs_no_gemm_in_it_named_or_not():
+    graph = GraphMaker(quantized=False).graph()
+    table = layer_table(graph)
+    rows = tuple(row for row in table.rows if row.onnx_nodes != ("b1/fc",))
+    with_fp8 = (*rows, replace(rows[0], inputs=(replace(rows[0].inputs[0], datatype="FP8"),)))
+
+    assert block_gemms_fp8(GraphView(graph), LayerTable(rows=rows, source="made by hand"), FP16).status is Status.PASS
+    assert block_gemms_fp8(GraphView(graph), LayerTable(rows=with_fp8, source="made by hand"), FP16).status is Status.INVALID

@@ -10,6 +10,8 @@ from harness.records.spec import EncoderSpec
 _VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 
+_TIMM = {"timm_model_name": "test_vit", "timm_model_pretrained": False, "image_size": 160}
+
 _CONFIGS = {
     "small-clip": {"embed_dim": 32, "vision_cfg": _VISION, "text_cfg": _TEXT},
     "small-custom": {"embed_dim": 32, "custom_text": True, "vision_cfg": _VISION, "text_cfg": _TEXT},
@@ -18,13 +20,13 @@ _CONFIGS = {
     "small-timm": {
         "embed_dim": 32,
         "custom_text": True,
-        "vision_cfg": {
-            "timm_model_name": "test_vit",
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "image_size": 160,
-        },
+        "vision_cfg": _TIMM | {"timm_pool": "", "timm_proj": "linear"},
+        "text_cfg": _TEXT,
+    },
+    "small-siglip": {
+        "embed_dim": 64,
+        "custom_text": True,
+        "vision_cfg": _TIMM | {"timm_pool": "map", "timm_proj": "none"},
         "text_cfg": _TEXT,
     },
 }

@@ -54,6 +54,42 @@ def test_a_small_encoder_gives_the_same_embeddings(arch, tower):
     assert drift(encoder, example(encoder)) == (pytest.approx(0, abs=ROUNDING), 2)
 
 
+@pytest.mark.parametrize(("name", "count"), [("small-siglip/image", 7), ("small-resnet/image", 1)])
+def test_towers_that_pool_by_attention_give_the_same_embeddings(name, count):
+    encoder = load_encoder(EncoderSpec.parse(name))
+    assert drift(encoder, example(encoder)) == (pytest.approx(0, abs=ROUNDING), count)
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"scale_norm": True}, {"qkv_bias": True}, {"attn_head_dim": 8}])
+def test_timms_own_attention_gives_the_same(options):
+    own = import_quietly("timm.models.vision_transformer", to="test").Attention
+    mask = torch.full((5, 5), float("-inf")).triu(1)
+    assert drift(own(64, 4, norm_layer=nn.LayerNorm, **options), torch.randn(2, 5, 64), attn_mask=mask) == (
+        pytest.approx(0, abs=ROUNDING),
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"latent_len": 3, "pool_type": "avg"},
+        {"pos_embed": "abs", "feat_size": 5},
+        {"qk_norm": True, "norm_layer": nn.LayerNorm},
+        {"q_proj": False},
+    ],
+)
+def test_timms_pooling_gives_the_same(options):
+    own = import_quietly("timm.layers.attention_pool", to="test").AttentionPoolLatent
+    assert drift(own(64, num_heads=4, **options), torch.randn(2, 5, 64)) == (pytest.approx(0, abs=ROUNDING), 1)
+
+
+def test_timms_gated_attention_is_left_as_it_is():
+    own = import_quietly("timm.models.vision_transformer", to="test").Attention
+    assert drift(own(64, 4, gated=True), torch.randn(2, 5, 64)) == (pytest.approx(0, abs=ROUNDING), 0)
+
+
 def test_projections_are_linear_layers_under_their_own_names():
     holder = nn.ModuleList([multihead()]).eval()
     unpack_attention(holder)

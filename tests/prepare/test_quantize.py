@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness.errors import BuildFailed
+from harness.errors import BuildFailed, UnsupportedRecipe
 from harness.prepare.attention import unpack_attention
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.inputs import Split, make_inputs
-from harness.prepare.quantize import block_attentions, block_linears, quantize
+from harness.prepare.quantize import block_attentions, block_convolutions, block_linears, quantize
 from harness.records.spec import EncoderSpec, Recipe
 
 PER_BLOCK = {"attn.q", "attn.k", "attn.v", "attn.out", "mlp.c_fc", "mlp.c_proj"}
@@ -105,8 +105,30 @@ def test_attention_leaves_model_optimizers_registry_as_it_was():
 
 
 def test_attention_without_unpacked_attention_is_refused_with_what_to_choose():
-    with pytest.raises(BuildFailed, match="choose recipe linear"):
-        quantize(unpacked("small-timm/image"), Recipe.ATTENTION, rows("small-timm/image"))
+    with pytest.raises(UnsupportedRecipe, match="choose recipe linear"):
+        quantize(unpacked("small-resnet/image"), Recipe.ATTENTION, rows("small-resnet/image"))
+
+
+def test_attention_quantizes_the_products_of_timms_blocks_and_not_its_pooling():
+    encoder = unpacked("small-siglip/image")
+    attentions = block_attentions(encoder)
+    amax = quantize(encoder, Recipe.ATTENTION, rows("small-siglip/image"))
+    assert len(attentions) == 6
+    assert all(".blocks." in path for path in attentions)
+    assert {path for path in amax if path.endswith("softmax_quantizer")} == {f"{path}.softmax_quantizer" for path in attentions}
+
+
+def test_block_convolutions_of_a_resnet_are_those_of_its_bottlenecks():
+    paths = block_convolutions(unpacked("small-resnet/image"))
+    assert len(paths) == 16  # four bottlenecks, each with three and one that widens
+    assert all(".layer" in path for path in paths)
+
+
+def test_linear_quantizes_block_convolutions_where_no_block_has_linear_layers():
+    encoder = unpacked("small-resnet/image")
+    promised = block_convolutions(encoder)
+    amax = quantize(encoder, Recipe.LINEAR, rows("small-resnet/image"))
+    assert set(amax) == {f"{path}.{kind}" for path in promised for kind in ("weight_quantizer", "input_quantizer")}
 
 
 def test_the_preset_also_takes_the_patch_convolution():
@@ -144,16 +166,16 @@ def test_quantized_embeddings_stay_near_and_are_not_the_same(recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "found"),
+    ("recipe", "error", "found"),
     [
-        (Recipe.LINEAR, "no repeated blocks"),
-        (Recipe.ATTENTION, "no repeated blocks"),
-        (Recipe.MODELOPT, "quantized none of the encoder's"),
+        (Recipe.LINEAR, UnsupportedRecipe, "no repeated blocks"),
+        (Recipe.ATTENTION, UnsupportedRecipe, "no repeated blocks"),
+        (Recipe.MODELOPT, BuildFailed, "could not quantize the encoder"),
     ],
 )
-def test_a_tower_without_linear_layers_in_blocks_is_refused(recipe, found):
-    with pytest.raises(BuildFailed, match=found):
-        quantize(unpacked("small-resnet/image"), recipe, rows("small-resnet/image"))
+def test_a_tower_without_layers_in_blocks_is_refused(recipe, error, found):
+    with pytest.raises(error, match=found):
+        quantize(nn.Sequential(nn.Flatten(), nn.LayerNorm(3 * 32 * 32)), recipe, rows("small-clip/image"))
 
 
 def test_an_encoder_that_cannot_take_the_rows_is_told_with_the_cause():

@@ -317,3 +317,21 @@ def test_a_recipe_cannot_state_what_holds_for_all(tmp_path: Path):
 
     with pytest.raises(BadGateFile, match="unknown key 'limits'"):
         read_gate_file(tmp_path / "gate.toml")
+
+
+def test_a_policy_says_before_what_quantization_may_stand_alone(tmp_path: Path):
+    path = tmp_path / "gate.toml"
+    path.write_text(WHOLE + '[policy.linear.quantized_alone]\nconvolution = "it writes half precision"\n')
+
+    promise = read_gate_file(path).policy("linear")
+
+    assert promise.why_alone(NodeKind.CONVOLUTION) == "it writes half precision"
+    assert promise.why_alone(None) is None
+
+
+def test_only_convolutions_may_have_their_quantization_stand_alone(tmp_path: Path):
+    path = tmp_path / "gate.toml"
+    path.write_text(WHOLE + '[policy.linear.quantized_alone]\nprojection = "it is slow"\n')
+
+    with pytest.raises(BadGateFile, match="unknown key 'projection'"):
+        read_gate_file(path)

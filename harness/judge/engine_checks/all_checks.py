@@ -59,9 +59,9 @@ def judgement(check: str, seen: EngineEvidence, policy: RecipePolicy) -> Judgeme
 
 _LOOKED_AT: Mapping[str, Callable[[EngineEvidence, RecipePolicy], int]] = {
     "E1": lambda seen, policy: coverage(seen).looked_at,
-    "E2": lambda seen, policy: sum(len(block.gemms) + policy.attention_fp8 for block in seen.view.blocks),
+    "E2": lambda seen, policy: sum(len(block.gemms) + (block.core is not None and policy.attention_fp8) for block in seen.view.blocks),
     "E3": lambda seen, policy: len(coverage(seen).products),
-    "E4": lambda seen, policy: len(seen.view.blocks),
+    "E4": lambda seen, policy: len(seen.view.attention_blocks),
     "E5": lambda seen, policy: len(coverage(seen).groups),
     "E6": lambda seen, policy: len(list(pairs(seen))),
     "E8": lambda seen, policy: 1,

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.judge.onnx_checks.finding import Findings, finding, quantizes
 from harness.judge.onnx_checks.scales import scale_of
-from harness.judge.structure import DEQUANTIZE, MOVES, QDQ, QUANTIZE, Block, GraphView
+from harness.judge.structure import DEQUANTIZE, MOVES, QDQ, QUANTIZE, AttentionCore, Block, GraphView
 from harness.judge.token_tables import token_tables
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy
@@ -22,33 +22,37 @@ Part = tuple[str, ...]
 
 
 def blocks_alike(view: GraphView, policy: RecipePolicy) -> Findings:
-    """O11: all blocks have the same products, of the same shapes, quantized alike and fed by the same operators."""
-    signatures = [dict(_signature(view, block)) for block in view.blocks]
+    """O11: all blocks have the same products, of the same shapes, quantized alike and fed by the same operators.
+
+    Blocks of convolutions differ by design, wider and smaller from stage to stage; O2 judges each of theirs.
+    """
+    blocks = view.attention_blocks
+    signatures = [dict(_signature(view, block, core)) for block, core in blocks]
     if len(signatures) < 2:
         return ()
     common = Counter(tuple(signature.values()) for signature in signatures).most_common(1)[0][0]
     return tuple(
-        _differing(view, policy, block, signature, common)
-        for block, signature in zip(view.blocks, signatures, strict=True)
+        _differing(view, policy, core, signature, common)
+        for (_, core), signature in zip(blocks, signatures, strict=True)
         if tuple(signature.values()) != common
     )
 
 
-def _differing(view: GraphView, policy: RecipePolicy, block: Block, signature: dict[str, Part], common: tuple[Part, ...]) -> Finding:
+def _differing(view: GraphView, policy: RecipePolicy, core: AttentionCore, signature: dict[str, Part], common: tuple[Part, ...]) -> Finding:
     pairs = zip(signature.items(), common, strict=False)
-    name, own, usual = next(((name, own, usual) for (name, own), usual in pairs if own != usual), (block.core.softmax.name, (), ()))
+    name, own, usual = next(((name, own, usual) for (name, own), usual in pairs if own != usual), (core.softmax.name, (), ()))
     node = next(node for node in view.graph.nodes if node.name == name)
     found = " ".join(own) or f"{len(signature)} products"
     why = "one block unlike the rest is an exporter's accident as a rule; compare it with its neighbours"
     return finding("O11", policy, view, node, found=found, expected=f"as in other blocks: {' '.join(usual) or len(common)}", why=why)
 
 
-def _signature(view: GraphView, block: Block) -> Iterator[tuple[str, Part]]:
+def _signature(view: GraphView, block: Block, core: AttentionCore) -> Iterator[tuple[str, Part]]:
     """Node name to what is to repeat: operator, weight shape, which sides are quantized, and the operators before it."""
     for gemm in block.gemms:
         shape = "x".join(map(str, gemm.constant.shape))
         yield gemm.node.name, (gemm.node.op_type, shape, _sides(view, gemm.node), *_before(view, gemm.activation))
-    for node in (block.core.scores, block.core.context):
+    for node in (core.scores, core.context):
         yield node.name, (node.op_type, _sides(view, node))
 
 
@@ -96,7 +100,7 @@ def _counts(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
         return  # O2 says so
     gemms = [gemm for block in view.blocks for gemm in block.gemms]
     tensors = {_unquantized(view, gemm.activation) for gemm in gemms}
-    more = 4 * len(view.blocks) if policy.attention_fp8 else 0
+    more = 4 * len(view.attention_blocks) if policy.attention_fp8 else 0
     fewest, most = len(tensors) + more, len(gemms) + more
     weights = len(gemms) + (len(token_tables(view)) if policy.embedding_fp8 else 0)
     node = _odd_one(view, policy)
@@ -135,13 +139,17 @@ def _odd_one(view: GraphView, policy: RecipePolicy) -> OnnxNode | None:
 
 
 def _attention_products(view: GraphView) -> list[OnnxNode]:
-    return [node for block in view.blocks for node in (block.core.scores, block.core.context)]
+    return [node for _, core in view.attention_blocks for node in (core.scores, core.context)]
 
 
 def _attention(view: GraphView, policy: RecipePolicy) -> Iterator[Finding]:
     """Attention MatMuls that the policy promises in FP8 and that are not quantized on both sides."""
     if not policy.attention_fp8 or not view.of_types(QDQ):
         return
+    if view.blocks and not view.attention_blocks:
+        found, expected = "blocks of convolutions, without attention", "attention in every block, for its products are promised in FP8"
+        why = "this policy is for transformers; hold this encoder to a policy that promises no FP8 attention"
+        yield finding("O12", policy, view, None, found=found, expected=expected, why=why)
     for node in _attention_products(view):
         if view.is_quantized(node) != (True, True):
             why = "attention in FP8 is one kernel only with q, k, v and the softmax output quantized; quantize all four"

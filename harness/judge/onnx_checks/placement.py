@@ -69,11 +69,15 @@ def _quantized_unasked(view: GraphView, policy: RecipePolicy, node: OnnxNode) ->
 
 
 def kind_of(view: GraphView, node: OnnxNode) -> NodeKind | None:
-    """What a node outside the blocks' Linear layers is to a policy; None for those layers and for what no policy names."""
-    if node.op_type.startswith("Conv"):
-        return NodeKind.CONVOLUTION
+    """What a node outside the blocks' weights is to a policy; None for what multiplies those, and for what no policy names."""
     if node.op_type == "Gather":
         return NodeKind.EMBEDDING
+    if node.name in view.weight_products and view.block_of(node) is not None:
+        return None
+    if node.op_type.startswith("Conv"):
+        return NodeKind.CONVOLUTION
+    if node.name in view.pooling_products:
+        return NodeKind.POOLING
     if node.name in view.weight_gemms:
-        return None if view.block_of(node) is not None else NodeKind.PROJECTION
+        return NodeKind.PROJECTION
     return NodeKind.ATTENTION if node.op_type in PRODUCTS else None

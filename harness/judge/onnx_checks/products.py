@@ -18,7 +18,7 @@ def both_operands_quantized(view: GraphView, policy: RecipePolicy) -> Findings:
     if not policy.block_gemms_fp8:
         return ()
     if not view.blocks:
-        found = "no transformer block, which is two MatMuls around a Softmax with weight GEMMs before and after"
+        found = "no block: neither two MatMuls around a Softmax with weight GEMMs before and after, nor residual blocks of convolutions"
         why = "nothing of this graph can be judged, so nothing of it passes; name a policy that quantizes nothing, or another file"
         return (finding("O2", policy, view, None, found=found, expected="at least one", why=why),)
     gemms = (gemm for block in view.blocks for gemm in block.gemms)
