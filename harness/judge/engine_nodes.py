@@ -7,17 +7,16 @@ nodes. The others prepare or finish what it does, such as the kernel that lays o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import cast
 
+from harness.judge.alike import alike
 from harness.judge.block_members import block_members
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS, is_fp8
-from harness.judge.onnx_checks.scales import scale_of
+from harness.judge.engine_rows import is_fp8, is_product
 from harness.judge.realised import RealisedType, computing, type_of
-from harness.judge.structure import QDQ, QUANTIZE, GraphView
+from harness.judge.structure import QUANTIZE, GraphView
 from harness.records.engine_nodes import EngineNode, OperandTypes, RealisedWord
-from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable
 
 
@@ -83,17 +82,13 @@ class _Nodes:
             writes_fp8 = any(is_fp8(tensor) for row in rows for tensor in row.outputs)
             return RealisedType.FP8 if writes_fp8 else RealisedType.HALF
         # A product that was split into several is what all of them are; of other layers, only the carrier computes.
-        deciding = computing(rows) if _is_product(carrier) else (carrier,)
+        deciding = computing(rows) if is_product(carrier) else (carrier,)
         types = {type_of(row, lists_constants=self._table.lists_constants) for row in deciding}
         return types.pop() if len(types) == 1 else RealisedType.MIXED
 
 
-def _is_product(row: LayerRow) -> bool:
-    return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
-
-
 def _operands(row: LayerRow) -> OperandTypes:
-    multiplied = [tensor for tensor in row.constants if len(tensor.shape) > 1 or tensor.name == "Weights"] if _is_product(row) else []
+    multiplied = [tensor for tensor in row.constants if len(tensor.shape) > 1 or tensor.name == "Weights"] if is_product(row) else []
     weights = max(multiplied, key=lambda tensor: prod(tensor.shape), default=None)
     return OperandTypes(
         inputs=tuple(tensor.datatype for tensor in row.inputs),
@@ -105,22 +100,10 @@ def _operands(row: LayerRow) -> OperandTypes:
 
 def _merged_into(view: GraphView, named: frozenset[str]) -> Mapping[str, str]:
     """Q/DQ nodes that no layer names, to the named one that does the same to the same tensor with the same scale."""
-    alike: dict[Hashable, list[str]] = {}
-    for node in view.graph.nodes:
-        if node.op_type in QDQ:
-            alike.setdefault(_effect(view, node), []).append(node.name)
-    return dict(pair for names in alike.values() for pair in _pairs(names, named))
+    groups = ([node.name for node in group] for group in alike(view).values())
+    return dict(pair for names in groups for pair in _pairs(names, named))
 
 
 def _pairs(names: list[str], named: frozenset[str]) -> Iterable[tuple[str, str]]:
     kept = next((name for name in names if name in named), None)
     return ((name, kept) for name in names if name not in named) if kept is not None else ()
-
-
-def _effect(view: GraphView, node: OnnxNode) -> Hashable:
-    """The same for Q/DQ nodes that give the same from the same tensor."""
-    maker = view.producers.get(node.inputs[0])
-    read = _effect(view, maker) if maker is not None and maker.op_type in QUANTIZE else node.inputs[0]
-    scale = scale_of(view, node)
-    key = None if scale is None else scale.name if scale.value is None else (scale.dtype, scale.value.tobytes())
-    return node.op_type, read, key

@@ -15,11 +15,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import prod
 
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 GEMM_KINDS = frozenset({"fusion", "gemm", "runtime_fusion"})
 CONVOLUTION_KINDS = frozenset({"CaskConvolution", "correlation"})
+
+# Bytes of an element, by the words that TensorRT uses; its longer sentences contain one of them.
+_BYTES = {"FP8": 1, "FLOAT8": 1, "INT8": 1, "BOOL": 1, "HALF": 2, "FP16": 2, "BFLOAT16": 2, "BF16": 2, "INT64": 8}
+_ELSE_BYTES = 4
 
 _FP8_TACTIC = re.compile("e4m3|f8_f8", re.IGNORECASE)
 
@@ -32,6 +37,19 @@ def is_fp8(tensor: LayerTensor) -> bool:
 def holds_fp8(table: LayerTable) -> bool:
     """Whether any operand of any layer is FP8."""
     return any(is_fp8(tensor) for row in table.rows for tensor in (*row.inputs, *row.constants, *row.outputs))
+
+
+def tensor_bytes(tensor: LayerTensor) -> int:
+    """Bytes of a tensor, from its shape and the compiler's word for its type; a dynamic axis counts as 1."""
+    word = tensor.datatype.upper()
+    # BFLOAT16 before FLOAT, INT64 before INT: the longest word that fits is meant.
+    size = next((_BYTES[known] for known in sorted(_BYTES, key=len, reverse=True) if known in word), _ELSE_BYTES)
+    return prod(abs(length) for length in tensor.shape) * size
+
+
+def is_product(row: LayerRow) -> bool:
+    """Whether a layer is a matrix product or a convolution."""
+    return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
 
 
 def products(rows: Iterable[LayerRow]) -> tuple[LayerRow, ...]:
@@ -56,7 +74,7 @@ def why_not_fp8(rows: Iterable[LayerRow], *, lists_constants: bool = True) -> st
 def convolution_not_fp8(rows: Iterable[LayerRow], *, lists_constants: bool = True) -> str | None:
     """None when every convolution among `rows` reads FP8 activations and FP8 weights; else what does not. Arguments as above."""
     rows = tuple(rows)
-    found = [row for row in rows if row.kind in CONVOLUTION_KINDS | GEMM_KINDS]
+    found = list(filter(is_product, rows))
     if not found:
         return f"no convolution carries it, only {_kinds(rows)}"
     if all(any(map(is_fp8, row.inputs)) and _weights_are_fp8(row, lists_constants) for row in found):

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.judge.engine_rows import is_fp8
-from harness.judge.realised import UNSEEN, Realised, RealisedType, realised_nodes, stored_bytes
+from harness.judge.engine_rows import is_fp8, tensor_bytes
+from harness.judge.realised import UNSEEN, Realised, RealisedType, realised_nodes
 from harness.judge.structure import PRODUCTS, QDQ
 from harness.records.comparison import Aspect, Effect, NodeChange
 from harness.records.graph import GraphRoles, NodeRole
@@ -157,7 +157,7 @@ def _weights_change(role: NodeRole, before: Realised, after: Realised) -> _Words
 
 
 def _storage(tensor: LayerTensor) -> str:
-    return f"{tensor.datatype} {'x'.join(map(str, tensor.shape))} ({stored_bytes(tensor):,} bytes)"
+    return f"{tensor.datatype} {'x'.join(map(str, tensor.shape))} ({tensor_bytes(tensor):,} bytes)"
 
 
 def _attention_change(role: NodeRole, a: EngineNodes, b: EngineNodes) -> _Words | None:

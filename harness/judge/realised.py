@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS, convolution_not_fp8, is_fp8, multiplies_fp8_activations, why_not_fp8
+from harness.judge.engine_rows import (
+    CONVOLUTION_KINDS,
+    convolution_not_fp8,
+    is_fp8,
+    is_product,
+    multiplies_fp8_activations,
+    tensor_bytes,
+    why_not_fp8,
+)
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 
@@ -48,9 +56,6 @@ class Realised:
 
 UNSEEN = Realised(type=RealisedType.UNSEEN, carriers=(), fused_with=frozenset(), weights=None)
 
-# Bytes of an element, by the words that TensorRT uses; its longer sentences contain one of them.
-_BYTES = {"FP8": 1, "FLOAT8": 1, "INT8": 1, "BOOL": 1, "HALF": 2, "FP16": 2, "BFLOAT16": 2, "BF16": 2, "INT64": 8}
-_ELSE_BYTES = 4
 _NO_NUMBER = re.compile(r"\b(INT\d*|BOOL)\b", re.IGNORECASE)  # token ids and shapes say nothing about the type that is computed in
 
 
@@ -67,15 +72,7 @@ def realised_nodes(table: LayerTable) -> Mapping[str, Realised]:
 def computing(rows: Iterable[LayerRow]) -> tuple[LayerRow, ...]:
     """Those of a node's layers that compute it: its products where there are any, else all."""
     rows = tuple(rows)
-    return tuple(filter(_is_product, rows)) or rows
-
-
-def stored_bytes(tensor: LayerTensor) -> int:
-    """Bytes of a constant, from its shape and the compiler's word for its type."""
-    word = tensor.datatype.upper()
-    # BFLOAT16 before FLOAT, INT64 before INT: the longest word that fits is meant.
-    size = next((_BYTES[known] for known in sorted(_BYTES, key=len, reverse=True) if known in word), _ELSE_BYTES)
-    return prod(tensor.shape) * size
+    return tuple(filter(is_product, rows)) or rows
 
 
 def _realised(name: str, rows: list[LayerRow], types: list[RealisedType]) -> Realised:
@@ -85,17 +82,13 @@ def _realised(name: str, rows: list[LayerRow], types: list[RealisedType]) -> Rea
         type=types[0] if len(set(types)) == 1 else RealisedType.MIXED,
         carriers=tuple(rows),
         fused_with=frozenset(partners - {name}),
-        weights=max(constants, key=stored_bytes, default=None),
+        weights=max(constants, key=tensor_bytes, default=None),
     )
-
-
-def _is_product(row: LayerRow) -> bool:
-    return row.kind in GEMM_KINDS | CONVOLUTION_KINDS
 
 
 def type_of(row: LayerRow, *, lists_constants: bool) -> RealisedType:
     """What one layer computes in."""
-    return _product_type(row, lists_constants) if _is_product(row) else _other_type(row)
+    return _product_type(row, lists_constants) if is_product(row) else _other_type(row)
 
 
 def _product_type(row: LayerRow, lists_constants: bool) -> RealisedType:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.judge.realised import Realised, RealisedType, realised_nodes, stored_bytes
+from harness.judge.engine_rows import tensor_bytes
+from harness.judge.realised import Realised, RealisedType, realised_nodes
 from harness.measure.layers import read_layer_table
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
@@ -90,7 +91,7 @@ def test_the_largest_constant_of_all_layers_is_what_weights_are_stored_as():
     weights = realised(widens, product)["n"].weights
 
     assert weights is not None
-    assert (weights.datatype, stored_bytes(weights)) == ("FP8", 4000)
+    assert (weights.datatype, tensor_bytes(weights)) == ("FP8", 4000)
 
 
 def test_single_numbers_are_no_weights():
@@ -117,7 +118,7 @@ def test_without_listed_constants_the_kernels_name_says_what_the_weights_are():
     ],
 )
 def test_bytes_follow_from_the_compilers_word_for_a_type(datatype, nbytes):
-    assert stored_bytes(tensor(datatype, 2, 4)) == nbytes
+    assert tensor_bytes(tensor(datatype, 2, 4)) == nbytes
 
 
 def test_rtx_1_6_widens_the_fp8_patch_embedding_when_it_builds_and_1_7_keeps_it(tmp_path):
@@ -126,8 +127,8 @@ def test_rtx_1_6_widens_the_fp8_patch_embedding_when_it_builds_and_1_7_keeps_it(
     assert (before.type, after.type) == (RealisedType.HALF, RealisedType.HALF)
     assert before.weights is not None
     assert after.weights is not None
-    assert (before.weights.datatype, stored_bytes(before.weights)) == ("Half", 768 * 4 * 32 * 32 * 2)  # padded to four channels
-    assert (after.weights.datatype, stored_bytes(after.weights)) == ("FP8", 768 * 3 * 32 * 32)
+    assert (before.weights.datatype, tensor_bytes(before.weights)) == ("Half", 768 * 4 * 32 * 32 * 2)  # padded to four channels
+    assert (after.weights.datatype, tensor_bytes(after.weights)) == ("FP8", 768 * 3 * 32 * 32)
 
 
 def test_every_block_product_of_a_real_engine_is_fp8_and_its_attention_is_not(tmp_path):

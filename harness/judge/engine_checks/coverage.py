@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from harness.judge.alike import Group, alike
 from harness.judge.engine_checks.evidence import EngineEvidence
 from harness.judge.engine_flops import products
 from harness.judge.engine_rows import holds_fp8
 from harness.judge.onnx_checks.finding import Findings, finding
-from harness.judge.onnx_checks.scales import scale_of
-from harness.judge.structure import QDQ, QUANTIZE, GraphView
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy
 
 _WHY = "an engine is judged by the nodes that its layers name; build with detailed profiling verbosity, and keep the whole table"
-
-Group = tuple[OnnxNode, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,35 +48,13 @@ class Coverage:
 def coverage(seen: EngineEvidence) -> Coverage:
     """What the layers name of the graph."""
     multiplied = tuple(products(seen.view).values())
-    groups = tuple(merged_alike(seen.view).values())
+    groups = tuple(alike(seen.view).values())
     return Coverage(
         products=multiplied,
         unseen_products=tuple(node for node in multiplied if node.name not in seen.carriers),
         groups=groups,
         unseen_groups=tuple(group for group in groups if not any(node.name in seen.carriers for node in group)),
     )
-
-
-def merged_alike(view: GraphView) -> Mapping[Hashable, Group]:
-    """Q/DQ nodes by what they do: those with one key quantize or de-quantize one tensor with one scale."""
-    groups: dict[Hashable, list[OnnxNode]] = {}
-    for node in view.graph.nodes:
-        if node.op_type in QDQ:
-            groups.setdefault(_does(view, node), []).append(node)
-    return {key: tuple(nodes) for key, nodes in groups.items()}
-
-
-def _does(view: GraphView, node: OnnxNode) -> Hashable:
-    maker = view.producers.get(node.inputs[0])
-    read = _does(view, maker) if maker is not None and maker.op_type in QUANTIZE and node.op_type not in QUANTIZE else node.inputs[0]
-    return node.op_type in QUANTIZE, read, _scale_key(view, node)
-
-
-def _scale_key(view: GraphView, node: OnnxNode) -> Hashable:
-    scale = scale_of(view, node)
-    if scale is None:
-        return node.inputs[1] if len(node.inputs) > 1 else None
-    return scale.name if scale.value is None else (scale.dtype, scale.value.tobytes())
 
 
 def nodes_are_named(seen: EngineEvidence, policy: RecipePolicy) -> Findings:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from harness.judge.engine_checks.coverage import coverage
 from harness.judge.engine_checks.evidence import EngineEvidence
 from harness.judge.engine_checks.moves import moves_by_block
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS
+from harness.judge.engine_rows import is_product
 from harness.judge.onnx_checks.finding import Findings
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding, Severity
@@ -35,7 +35,7 @@ def _facts(seen: EngineEvidence) -> Iterator[str]:
         yield from (f"{count:,} {word} bytes" for word, count in known if count is not None)
     attention = Counter(match[1] for row in rows if (match := _ATTENTION.match(row.name)) is not None)
     yield f"fused attention {_counted(attention)}"
-    yield f"products {_counted(Counter(_family(row.tactic) for row in rows if row.kind in GEMM_KINDS | CONVOLUTION_KINDS))}"
+    yield f"products {_counted(Counter(_family(row.tactic) for row in rows if is_product(row)))}"
     yield f"layers that only move {_moves(seen)}"
     yield f"layers name {coverage(seen).words()}"
 

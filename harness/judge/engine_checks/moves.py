@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from math import prod
 
 from harness.judge.engine_checks.evidence import EngineEvidence
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS
+from harness.judge.engine_rows import is_product, tensor_bytes
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.structure import DEQUANTIZE, MOVES, PRODUCTS
 from harness.records.graph import OnnxNode
-from harness.records.observations import LayerRow, LayerTensor
+from harness.records.observations import LayerRow
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding
 
@@ -19,9 +18,6 @@ from harness.records.verdict import Finding
 _MOVING_KINDS = frozenset({"cast", "copy", "reformat", "reshape", "shuffle"})
 # What moves without being named in MOVES, which lists what a walk along one tensor may pass.
 _MOVING = MOVES | {"Concat", "Expand", "Pad", "Slice", "Split"}
-# Bytes an element, by the word for the type that a sentence or a single word of a compiler holds; the first that fits counts.
-_WIDTHS = (("fp8", 1), ("int8", 1), ("half", 2), ("fp16", 2), ("bf16", 2), ("bfloat16", 2), ("int64", 8), ("int32", 4), ("float", 4))
-_DEFAULT_WIDTH = 4
 
 
 def moves_no_more(seen: EngineEvidence, policy: RecipePolicy) -> Findings:
@@ -50,8 +46,8 @@ def moving_rows(seen: EngineEvidence) -> list[LayerRow]:
 
 def _only_moves(seen: EngineEvidence, row: LayerRow) -> bool:
     if row.kind.lower() in _MOVING_KINDS or not row.onnx_nodes:
-        return row.kind not in GEMM_KINDS | CONVOLUTION_KINDS
-    if row.kind in GEMM_KINDS | CONVOLUTION_KINDS or (seen.table.lists_constants and row.constants):
+        return not is_product(row)
+    if is_product(row) or (seen.table.lists_constants and row.constants):
         return False
     nodes = seen.nodes_of(row)
     return bool(nodes) and all(node.op_type in _MOVING or _repeated(seen, node) for node in nodes)
@@ -59,19 +55,13 @@ def _only_moves(seen: EngineEvidence, row: LayerRow) -> bool:
 
 def _repeated(seen: EngineEvidence, node: OnnxNode) -> bool:
     """Whether a product, or the DequantizeLinear before one, is computed by another layer that is a product's."""
-    others = (row.kind in GEMM_KINDS | CONVOLUTION_KINDS for row in seen.carriers[node.name])
+    others = map(is_product, seen.carriers[node.name])
     return node.op_type in PRODUCTS | DEQUANTIZE and any(others)
 
 
 def bytes_moved(rows: list[LayerRow]) -> int:
     """Bytes that layers read and write, with every dynamic axis counted as 1."""
-    return sum(_bytes(tensor) for row in rows for tensor in (*row.inputs, *row.outputs))
-
-
-def _bytes(tensor: LayerTensor) -> int:
-    word = tensor.datatype.lower()
-    width = next((width for name, width in _WIDTHS if name in word), _DEFAULT_WIDTH)
-    return prod(abs(size) for size in tensor.shape) * width
+    return sum(tensor_bytes(tensor) for row in rows for tensor in (*row.inputs, *row.outputs))
 
 
 def moves_by_block(seen: EngineEvidence) -> Mapping[int | None, tuple[int, int]]:

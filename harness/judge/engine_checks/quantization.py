@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.judge.engine_checks.coverage import merged_alike
+from harness.judge.alike import alike
 from harness.judge.engine_checks.evidence import EngineEvidence
 from harness.judge.engine_flops import fp8_flop_share
 from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq
@@ -57,7 +57,7 @@ def emulations(seen: EngineEvidence) -> Iterator[tuple[OnnxNode, LayerRow]]:
 
 def pairs(seen: EngineEvidence) -> Iterator[tuple[tuple[OnnxNode, ...], tuple[OnnxNode, ...]]]:
     """QuantizeLinear nodes that do one thing, with the DequantizeLinear nodes that undo it."""
-    for group in merged_alike(seen.view).values():
+    for group in alike(seen.view).values():
         if group[0].op_type in QUANTIZE:
             readers = {one.name: one for node in group for one in seen.view.readers(node.outputs[0]) if one.op_type in DEQUANTIZE}
             if readers:

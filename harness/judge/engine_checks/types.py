@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from harness.judge.engine_checks.evidence import EngineEvidence
-from harness.judge.engine_rows import CONVOLUTION_KINDS, GEMM_KINDS
+from harness.judge.engine_rows import is_product
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.judge.structure import PRODUCTS, GraphView
 from harness.records.graph import OnnxNode
@@ -81,7 +81,7 @@ def _is_wide_matrix(constant: LayerTensor) -> bool:
 
 def _is_declared(seen: EngineEvidence, policy: RecipePolicy, row: LayerRow) -> bool:
     """Whether a layer carries an operator that the policy keeps in FP32. A product's own output is never meant by that."""
-    if row.kind in GEMM_KINDS | CONVOLUTION_KINDS:
+    if is_product(row):
         return False
     return any(policy.why_fp32(node.op_type) is not None for node in seen.nodes_of(row))
 
