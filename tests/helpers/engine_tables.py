@@ -1,4 +1,4 @@
-"""Real engines as evidence: the layer tables, memory and graphs of ViT-B-32 in tests/judge/data, or of any build."""
+"""Real engines as evidence: the layer tables, memory and graphs of ViT-B-32 in tests/helpers/engines, or of any build."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.records.policy import RecipePolicy
 from harness.store.gatefile import read_gate_file
 from tests.helpers.gates import REPOSITORY
 
-DATA = REPOSITORY / "tests" / "judge" / "data"
+DATA = REPOSITORY / "tests" / "helpers" / "engines"
 FLOORS = {"fp16": 0.0, "linear": 0.95, "attention": 0.97}  # of the FLOPs in FP8, as gate.toml has them
 
 
@@ -29,7 +29,7 @@ def promise(recipe: str) -> RecipePolicy:
 
 @cache
 def stored_engine(tower: str, recipe: str) -> EngineEvidence:
-    """A clean engine of tests/judge/data, approved as it is; not to be changed."""
+    """A clean engine of tests/helpers/engines, approved as it is; not to be changed."""
     with tempfile.TemporaryDirectory() as folder:
         reference = None if recipe == "fp16" else _unpacked(Path(folder), f"ViT-B-32-{tower}-fp16-SM89.log")
         onnx = _unpacked(Path(folder), f"ViT-B-32-{tower}-{recipe}.onnx")
