@@ -1,8 +1,6 @@
 """What one scale for a token table costs next to one scale a row: rounding error, and what the installed TensorRT-RTX keeps of it.
 
-enginegate build ViT-B-32/text --recipe fp16 --backend onnxruntime --out .
-enginegate build ViT-B-32/text --recipe compact --backend onnxruntime --out .
-python benchmarks/token_table.py ViT-B-32-text-fp16.onnx ViT-B-32-text-compact.onnx
+Takes the text tower as `enginegate build ViT-B-32/text --backend onnxruntime --out . --recipe R` leaves it under fp16 and compact.
 """
 
 from __future__ import annotations

@@ -189,3 +189,22 @@ def test_external_data_outside_the_files_folder_is_refused(location: str, beside
     beside.write_bytes(model.SerializeToString())
     with pytest.raises(UnusableGraph, match="outside the file's folder"):
         read_onnx_graph(beside)
+
+
+@pytest.mark.parametrize(("is_scale", "is_external"), [(True, False), (False, False), (True, True)])
+def test_scales_keep_their_values_at_any_length_and_weights_do_not(tmp_path: Path, is_scale: bool, is_external: bool) -> None:
+    scales = np.linspace(0.5, 1, 3000).astype(np.float16)  # more than stays in the model
+    constants = [
+        _fp8("codes", [1.0] * 3000),
+        numpy_helper.from_array(scales, "scales"),
+        numpy_helper.from_array(np.ones((), np.float16), "one"),
+    ]
+    node = helper.make_node("DequantizeLinear", ["codes", "scales" if is_scale else "one"], ["w"], name="/dq", axis=0)
+    path = _save(tmp_path / "m.onnx", constants=constants, nodes=[node])
+    if is_external:
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
+
+    value = read_onnx_graph(path).constants["scales"].value
+
+    assert (value is not None) == is_scale
+    assert value is None or np.array_equal(value, scales)

@@ -262,7 +262,8 @@ def test_a_layer_whose_scale_fp16_rounds_to_zero_is_mended_and_told(tmp_path, mo
 
 def test_what_the_exporters_own_fp16_conversion_leaves_is_mended(tmp_path):
     spec = spec_of("text")
-    encoder, inputs = load_encoder(spec), make_inputs(spec, Split.EVALUATION, 3)
+    encoder: Any = load_encoder(spec)
+    inputs = make_inputs(spec, Split.EVALUATION, 3)
     unpack_attention(encoder)
     quantize(encoder, Recipe.LINEAR, make_inputs(spec, Split.CALIBRATION, 4))
     converted = exported_in_fp32_and_converted(encoder, tmp_path / ONNX_FILE)

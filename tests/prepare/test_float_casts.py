@@ -150,6 +150,18 @@ def a_sum_in_fp32():
     return model(nodes, [single("weight", np.ones((4, 4))), single("bias", [1, 2, 3, 4])], inputs=("x", "z"))
 
 
+def a_gemm_beside_a_softmax():
+    nodes = [
+        cast("x", "x_f", FLOAT),
+        *gemm("x_f", "weight"),
+        helper.make_node("Softmax", ["x_f"], ["p"], "softmax"),
+        cast("product", "h", HALF),
+        cast("p", "p_h", HALF),
+        helper.make_node("Mul", ["h", "p_h"], ["y"], "gate"),
+    ]
+    return model(nodes, [single("weight", np.ones((4, 4))), single("bias", [1, 2, 3, 4])])
+
+
 def scores_in_fp32():
     nodes = [
         cast("x", "x_f", FLOAT),
@@ -171,7 +183,7 @@ def casts_alone():
     return model([cast("x", "x_f", FLOAT), cast("x_f", "y", HALF)])
 
 
-MEANT = (a_softmax, a_norm, a_norm_and_its_gemm, a_sum_in_fp32, scores_in_fp32, weights_beyond_fp16, casts_alone)
+MEANT = (a_softmax, a_norm, a_norm_and_its_gemm, a_sum_in_fp32, a_gemm_beside_a_softmax, scores_in_fp32, weights_beyond_fp16, casts_alone)
 
 
 @pytest.mark.parametrize("meant", MEANT, ids=lambda make: make.__name__)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from harness.judge.onnx_checks.finding import Findings, finding
+from harness.judge.onnx_checks.scales import SMALLEST_FP16_SCALE, scale_of
 from harness.judge.onnx_graph import FP8
 from harness.judge.structure import DEQUANTIZE, GraphView
 from harness.judge.token_tables import StoredWeight, stored_weights
@@ -20,7 +23,7 @@ def scale_agrees_with_data(view: GraphView, policy: RecipePolicy, statistics: Ma
     Args:
         statistics: of the FP8 constants, by name.
     """
-    return tuple(found for node, weight in fp8_weights(view) for found in _faults(view, policy, node, statistics.get(weight.name)))
+    return tuple(found for node, weight in fp8_weights(view) for found in _faults(view, policy, node, weight, statistics.get(weight.name)))
 
 
 def fp8_weights(view: GraphView) -> Iterator[tuple[OnnxNode, OnnxConstant]]:
@@ -32,7 +35,9 @@ def fp8_weights(view: GraphView) -> Iterator[tuple[OnnxNode, OnnxConstant]]:
             yield (readers[0] if readers else node), constant
 
 
-def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightStatistics | None) -> Iterator[Finding]:
+def _faults(
+    view: GraphView, policy: RecipePolicy, node: OnnxNode, weight: OnnxConstant, seen: WeightStatistics | None
+) -> Iterator[Finding]:
     if seen is None:
         why = "what is not seen cannot pass; save the weights as raw bytes"
         yield finding("O7", policy, view, node, found="a weight that cannot be read", expected="FP8 codes as raw bytes", why=why)
@@ -40,7 +45,7 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
     if seen.nan_codes:
         why = "every output it touches is NaN; clamp before the cast to FP8"
         yield finding("O7", policy, view, node, found=f"{seen.nan_codes} codes are NaN", expected="numbers only", why=why)
-    if seen.largest_code <= policy.limits.largest_code:
+    if seen.largest_code <= policy.limits.largest_code and not _has_smallest_scale(view, weight):
         why = "the scale is that of another number format or of other weights, and precision is lost; make the scale amax / 448"
         found = f"the largest FP8 code is {seen.largest_code:g}"
         yield finding("O7", policy, view, node, found=found, expected=f"above {policy.limits.largest_code:g}, near 448", why=why)
@@ -49,6 +54,15 @@ def _faults(view: GraphView, policy: RecipePolicy, node: OnnxNode, seen: WeightS
             found = f"{share:.1%} of its codes are {word}"
             why = "its scale may not fit its weights; look at them"
             yield finding("O7", Severity.REPORT, view, node, found=found, expected=f"at most {ceiling:.0%}", why=why)
+
+
+def _has_smallest_scale(view: GraphView, weight: OnnxConstant) -> bool:
+    """Whether FP16 has no sound scale under which the codes could be larger: weights so small lose no precision by it."""
+    scales = [scale_of(view, node) for node in view.consumers.get(weight.name, ()) if node.op_type in DEQUANTIZE]
+    return bool(scales) and all(
+        scale is not None and scale.dtype == "FLOAT16" and scale.value is not None and np.all(scale.value == SMALLEST_FP16_SCALE)
+        for scale in scales
+    )
 
 
 def originals(view: GraphView, reference: GraphView) -> Mapping[str, OnnxConstant]:
