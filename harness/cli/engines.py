@@ -1,0 +1,112 @@
+"""`enginegate build` and `enginegate layers`: one engine, and what became of each node in it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.cli.commands import add_command
+from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_on_stderr
+from harness.errors import UnknownName, UsageError
+from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, normalized_target
+
+
+def add_build(commands: Any) -> None:
+    command = add_command(commands, "build", build, "build one engine")
+    command.add_argument("encoder", metavar="ENCODER", help="ARCH/TOWER, such as ViT-B-32/image")
+    command.add_argument("--recipe", required=True, help="fp16, modelopt, linear, attention or compact")
+    command.add_argument("--backend", required=True, help="onnxruntime or tensorrt_rtx")
+    command.add_argument("--target", help="GPU to compile for, such as SM89")
+    command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
+    command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
+    command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+    command.add_argument("--out", type=Path, metavar="DIR", help="leave the engine file and its record here")
+
+
+def build(options: argparse.Namespace) -> int:
+    """Build one engine, and say where it is."""
+    from harness.pipeline.leaving import build_engine
+    from harness.pipeline.names import backend_of, recipe_of
+
+    engine = EngineSpec(
+        encoder=EncoderSpec.parse(options.encoder, weights=options.weights),
+        recipe=recipe_of(options.recipe),
+        backend=backend_of(options.backend).name,
+        target=normalized_target(options.target) if options.target else None,
+        batch=BatchProfile.parse(options.batch),
+    )
+    with only_json_on_stdout() if options.json else contextlib.nullcontext():
+        made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr)
+    print(made.document if options.json else made.path)
+    return 0
+
+
+def add_layers(commands: Any) -> None:
+    command = add_command(commands, "layers", layers, "which layer of an engine carries each ONNX node, and in which types")
+    command.add_argument(
+        "subject", metavar="ENCODER|PLAN-LOG|INSPECTOR.json", help="ARCH/TOWER, or what a build or the engine inspector left"
+    )
+    command.add_argument("--onnx", type=Path, metavar="FILE", help="the graph that the engine of a file was built from")
+    command.add_argument("--all", action="store_true", help="name every node and show every block")
+    for name, default in _EXPLAINED_BY_DEFAULT.items():
+        command.add_argument(f"--{name}", help=f"of an encoder's engine, as for build (default {default})")
+    command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+
+
+def layers(options: argparse.Namespace) -> int:
+    """Say which layer of an engine carries each ONNX node, in which types, and what is fused with it."""
+    from harness.pipeline.explaining import explain_engine, explain_file
+
+    is_file = Path(options.subject).is_file()
+    _refuse_options(options, is_file=is_file)
+    with only_json_on_stdout() if options.json else contextlib.nullcontext():
+        if is_file:
+            explained = explain_file(Path(options.subject), onnx=options.onnx)
+        else:
+            explained = explain_engine(_engine_to_explain(options), cache_dir=options.cache_dir, progress=progress_on_stderr)
+    for note in explained.notes:
+        print(f"enginegate: {note}", file=sys.stderr)
+    print_to_reader(explained.document if options.json else explained.text(every=options.all))
+    return 0
+
+
+# What `layers` builds where nothing else is asked for.
+_EXPLAINED_BY_DEFAULT = {
+    "recipe": "linear",
+    "backend": "tensorrt_rtx",
+    "target": "SM89",
+    "weights": "seeded:0",
+    "batch": str(BatchProfile()),
+}
+
+
+def _refuse_options(options: argparse.Namespace, *, is_file: bool) -> None:
+    """Raise for an option that would be ignored."""
+    unused = [*_EXPLAINED_BY_DEFAULT, "cache_dir"] if is_file else ["onnx"]
+    given = next((name for name in unused if getattr(options, name) is not None), None)
+    if given is not None:
+        subject = "is a file, and its engine is built" if is_file else "is no file; an encoder's graph is exported here"
+        raise UsageError(f"--{given.replace('_', '-')} has no use: {options.subject} {subject}; leave the option out")
+
+
+def _engine_to_explain(options: argparse.Namespace) -> EngineSpec:
+    from harness.contracts import Capability
+    from harness.pipeline.names import backend_of, recipe_of
+
+    asked = {name: getattr(options, name) or default for name, default in _EXPLAINED_BY_DEFAULT.items()}
+    try:
+        encoder = EncoderSpec.parse(options.subject, weights=asked["weights"])
+    except UnknownName as error:
+        raise UnknownName(f"{options.subject} is no file, neither a build log nor an inspector's JSON; and {error}") from error
+    backend = backend_of(asked["backend"])
+    has_target = options.target or Capability.COMPILES_FOR_GPU in backend.capabilities
+    return EngineSpec(
+        encoder=encoder,
+        recipe=recipe_of(asked["recipe"]),
+        backend=backend.name,
+        target=normalized_target(asked["target"]) if has_target else None,
+        batch=BatchProfile.parse(asked["batch"]),
+    )
