@@ -80,7 +80,7 @@ def test_compact_quantizes_the_token_table_and_all_that_attention_does():
 
 
 def test_compact_without_a_token_table_is_refused_with_what_to_choose():
-    with pytest.raises(BuildFailed, match="choose recipe attention"):
+    with pytest.raises(UnsupportedRecipe, match="choose recipe attention"):
         quantize(unpacked("small-clip/image"), Recipe.COMPACT, rows("small-clip/image"))
 
 
