@@ -161,6 +161,18 @@ def test_nodes_without_a_counterpart_are_counted():
     assert (engines[0].compared_nodes, summary.exit_code) == (len(GRAPH.nodes), 0)
 
 
+@pytest.mark.parametrize("lost", ["b1/out", "b1/softmax"])
+def test_a_product_or_a_softmax_of_another_name_leaves_the_comparison_open(lost):
+    renamed = replace(GRAPH, nodes=tuple(replace(node, name="other") if node.name == lost else node for node in GRAPH.nodes))
+    second = run(replace(ENGINE, onnx_sha256=OTHER_GRAPH))
+    other = RunEvidence(run=second, nodes={key_of(ENGINE): nodes(layer_table(renamed), renamed)})
+
+    engines, summary, findings = compared(evidence(run(ENGINE)), other)
+
+    assert f"first {lost}" in engines[0].not_compared[0]
+    assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
+
+
 @pytest.mark.parametrize("change", [{"target": "SM120"}, {"recipe": "fp16"}, {"encoder": "ViT-B-32/text"}, {"backend": "fake"}])
 def test_engines_of_one_run_alone_are_named_and_fail_nothing(change):
     engines, summary, findings = compared(evidence(run(ENGINE, replace(ENGINE, **change))), evidence(run(ENGINE)))
