@@ -11,6 +11,7 @@ from harness.judge.structure import GraphView
 from harness.records.verdict import Status
 from tests.helpers.engine_tables import promise
 from tests.helpers.graphs import GraphMaker
+from tests.helpers.trunks import TrunkMaker
 
 PARTS = ("q", "k", "v", "out", "fc", "proj")
 
@@ -30,3 +31,16 @@ def test_blocks_left_in_half_precision_whose_attention_is_not_recognised_do_not_
 
 def test_whole_blocks_pass_the_check_of_their_products():
     assert CHECKS["O2"](Evidence(view=GraphView(GraphMaker().graph())), promise("linear")) == ()
+
+
+@pytest.mark.parametrize("maker", [TrunkMaker(), GraphMaker(blocks=1)], ids=["convolutions", "one block"])
+def test_blocks_that_nothing_is_compared_with_are_not_said_to_be_alike(maker):
+    answer = judgement("O11", Evidence(view=GraphView(maker.graph())), promise("linear"))
+
+    assert (answer.status, answer.n, answer.findings) == (Status.INVALID, 0, ())
+
+
+def test_blocks_that_look_alike_are_counted():
+    answer = judgement("O11", Evidence(view=GraphView(GraphMaker().graph())), promise("linear"))
+
+    assert (answer.status, answer.n) == (Status.PASS, 3)
