@@ -175,7 +175,11 @@ def _unknown_nodes(a: EngineSeen, b: EngineSeen, nodes_a: EngineNodes | None, no
             yield f"nodes: run {name} kept no layer table"
         elif nodes is None:
             yield f"nodes: run {name} does not say what they are; an older enginegate made it; run it again"
-    if nodes_a is not None and nodes_b is not None and (lost := nodes_a.products_beyond(nodes_b)):
+    if nodes_a is None or nodes_b is None:
+        return
+    if not nodes_a.nodes:
+        yield "nodes: what run A keeps of the graph lists none; run it again"
+    if lost := nodes_a.products_beyond(nodes_b):
         words = f"{len(lost)} of the products and softmaxes of A have no counterpart of their name and place in B"
         yield f"nodes: {words}, first {lost[0]}; export both graphs alike"
 

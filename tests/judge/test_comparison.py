@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from harness.judge.comparison import RunEvidence, compared_engines, findings_of, is_compared, key_of, summary_of
+from harness.judge.node_changes import EngineNodes
 from harness.records.comparison import ComparisonSummary, Effect, EngineComparison, Presence
+from harness.records.graph import GraphRoles
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Severity, Status, Suite, Verdict
 from tests.helpers.graphs import GraphMaker, layer_table
-from tests.helpers.runs import ENGINE, GRAPH, MACHINE, evidence, gate, nodes, policy, run
+from tests.helpers.runs import ENGINE, GRAPH, MACHINE, TABLE, evidence, gate, nodes, policy, run
 
 OTHER_GRAPH = "b" * 64
 NEWER = replace(ENGINE, backend_version="1.8")
@@ -170,6 +172,15 @@ def test_a_product_or_a_softmax_of_another_name_leaves_the_comparison_open(lost)
     engines, summary, findings = compared(evidence(run(ENGINE)), other)
 
     assert f"first {lost}" in engines[0].not_compared[0]
+    assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
+
+
+def test_a_graph_without_nodes_leaves_the_comparison_open():
+    empty = RunEvidence(run=run(ENGINE), nodes={key_of(ENGINE): EngineNodes(TABLE, GraphRoles(nodes=(), inputs=(), attentions=()))})
+
+    engines, summary, findings = compared(empty, empty)
+
+    assert "lists none" in engines[0].not_compared[0]
     assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
 
 
