@@ -175,6 +175,17 @@ def test_a_product_or_a_softmax_of_another_name_leaves_the_comparison_open(lost)
     assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
 
 
+@pytest.mark.parametrize("metric", ["check_E7", "reformat_bytes"])
+@pytest.mark.parametrize(("before", "after", "code"), [(1.0, 40.0, 1), (40.0, 1.0, 0)])
+def test_more_layers_that_only_move_are_worse_without_a_baseline(metric, before, after, code):
+    first, second = (run(ENGINE, verdicts=(gate(metric, figure, Status.NO_BASELINE, Suite.GRAPH),)) for figure in (before, after))
+    engines = compared_engines(evidence(first), evidence(second), policy(reformat_bytes=0.0))
+    findings = findings_of(engines, policy(reformat_bytes=0.0))
+
+    assert [change.effect for change in engines[0].figures] == [Effect.WORSE if code else Effect.BETTER]
+    assert summary_of(engines, findings).exit_code == code
+
+
 def test_a_graph_without_nodes_leaves_the_comparison_open():
     empty = RunEvidence(run=run(ENGINE), nodes={key_of(ENGINE): EngineNodes(TABLE, GraphRoles(nodes=(), inputs=(), attentions=()))})
 
