@@ -175,6 +175,13 @@ def _unknown_nodes(a: EngineSeen, b: EngineSeen, nodes_a: EngineNodes | None, no
             yield f"nodes: run {name} kept no layer table"
         elif nodes is None:
             yield f"nodes: run {name} does not say what they are; an older enginegate made it; run it again"
+    if nodes_a is None or nodes_b is None:
+        return
+    if not nodes_a.nodes:
+        yield "nodes: what run A keeps of the graph lists none; run it again"
+    if lost := nodes_a.products_beyond(nodes_b):
+        words = f"{len(lost)} of the products and softmaxes of A have no counterpart of their name and place in B"
+        yield f"nodes: {words}, first {lost[0]}; export both graphs alike"
 
 
 def _remarks(a: EngineSeen, b: EngineSeen) -> Iterator[str]:
@@ -217,7 +224,7 @@ def _findings(engine: EngineComparison, severity: Severity) -> Iterator[Comparis
             told = finding_of(node, severity)
             yield _finding(engine, severity, CHECK, Status.FAIL, (told.found, told.expected, told.message), node)
         elif node.effect is Effect.UNKNOWN:
-            words = f"{node.node}: was {node.a}, and no layer names it in B: cannot judge"
+            words = f"{node.node}: {node.aspect} was {node.a}, is {node.b} in B: cannot judge"
             yield _finding(engine, severity, CHECK, Status.INVALID, (node.b, node.a, words), node)
     for figure in engine.figures:
         if figure.effect in (Effect.WORSE, Effect.UNKNOWN):

@@ -81,7 +81,7 @@ def without_attention(view: GraphView) -> str | None:
     if not view.blocks or view.attention_blocks:
         return None
     pools = "; its one attention pools what the last block gives" if view.pooling is not None else ""
-    return f"the tower's {len(view.blocks)} blocks are convolutions and have no attention to fuse{pools}"
+    return f"the tower's {len(view.blocks)} blocks are convolutions and have no attention{pools}"
 
 
 def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Judgement:

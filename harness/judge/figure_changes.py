@@ -150,11 +150,15 @@ def _unlike_inputs(before: Verdict, after: Verdict, a: EngineSeen, b: EngineSeen
     return None
 
 
-def _latency(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+def _at_most(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
     margin = _margin(metric, engine, policy)
     if margin is None:
         return Effect.NEUTRAL, "no margin in the gate file: shown, not judged"
     return _below(before, after, margin), f"margin {margin:.0%}"
+
+
+def _no_more(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+    return _below(before, after, 0.0), "no more than in A"
 
 
 def _snr(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
@@ -182,7 +186,9 @@ def _floor(metric: str, before: float, after: float, engine: EngineSpec | None, 
 
 _JUDGES: Mapping[str, Callable[[str, float, float, EngineSpec | None, GatePolicy], tuple[Effect, str]]] = {
     "centred_snr_db": _snr,
-    "latency_ratio": _latency,
+    "check_E7": _no_more,
+    "latency_ratio": _at_most,
+    "reformat_bytes": _at_most,
 }
 
 

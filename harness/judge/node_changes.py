@@ -60,6 +60,12 @@ class EngineNodes:
         apart = [row for row in rows if not {tensor.name for tensor in row.inputs} & set(self.roles.inputs)]
         return {name: row for row in apart for name in row.onnx_nodes}
 
+    def products_beyond(self, other: EngineNodes) -> tuple[str, ...]:
+        """Products and softmaxes of attentions that `other`'s graph has not, by name, so that nothing can be said of them there."""
+        products = (role.name for role in self.roles.nodes if role.op_type in PRODUCTS and role.name not in other.nodes)
+        softmaxes = (parts[1] for parts in self.roles.attentions if parts not in other.roles.attentions)
+        return (*products, *softmaxes)
+
     def attention_layers(self, parts: tuple[str, str, str]) -> int:
         """How many layers carry one attention; 0 when a part of it is in none."""
         carriers = [self[part].carriers for part in parts]
@@ -166,12 +172,16 @@ def _attention_change(role: NodeRole, a: EngineNodes, b: EngineNodes) -> _Words 
     if parts is None or parts not in b.roles.attentions:
         return None
     first, second = a.attention_layers(parts), b.attention_layers(parts)
-    if not first or not second or (first == 1) == (second == 1):
+    if not first or (first == 1) == (second == 1):
         return None
+    if not second:  # split is split; of one layer, nobody knows
+        return _Words(_layers(first), _layers(second), Effect.UNKNOWN) if first == 1 else None
     return _Words(_layers(first), _layers(second), Effect.BETTER if second == 1 else Effect.WORSE)
 
 
 def _layers(count: int) -> str:
+    if not count:
+        return "named in part"
     return "one fused layer" if count == 1 else f"split over {count} layers"
 
 

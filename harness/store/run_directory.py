@@ -180,12 +180,13 @@ def read_inputs_digest(path: Path, name: str) -> str | None:
     try:
         with file.open("rb") as stream, np.load(stream) as arrays:
             return str(arrays["inputs_digest"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a single array, of `np.save`
         raise UsageError(f"{file}: is no archive of embeddings ({error}); copy the whole folder, or run again") from error
 
 
 def _bytes(file: Path, expected: str) -> bytes:
     try:
         return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); expected {expected}") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{file}: cannot be read ({why}); expected {expected}") from error

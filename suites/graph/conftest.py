@@ -9,8 +9,8 @@ from harness.judge.engine_graph import without_attention
 def require_attention(observe):
     """Skip, in words, what asks about attention of a tower whose blocks have none: it is listed as not run."""
 
-    def requiring(engine):
-        if words := without_attention(observe.graph(engine)):
+    def requiring(subject):
+        if words := without_attention(observe.graph(subject)):
             pytest.skip(words)
 
     return requiring

@@ -68,7 +68,8 @@ def test_what_the_recipe_keeps_in_fp16_is_not_quantized(expect_none_of):
 
 
 @pytest.mark.gates("check_O11")
-def test_every_block_looks_like_the_others(expect_none_of):
+def test_every_block_looks_like_the_others(prepared, expect_none_of, require_attention):
+    require_attention(prepared)
     expect_none_of("O11")
 
 

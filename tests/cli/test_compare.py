@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.cli import main
@@ -151,6 +152,22 @@ def test_embeddings_cut_in_half_are_refused_by_name(folder, capsys):
     cut(archive)
 
     assert "is no archive of embeddings" in refused(capsys, a, b)
+
+
+def test_one_array_in_the_place_of_an_archive_is_refused(folder, capsys):
+    a, b = (RunFolder(inputs="x").write(folder / name, ENGINE) for name in "ab")
+    (archive,) = (b / "samples").iterdir()
+    with archive.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+
+    assert "is no archive of embeddings" in refused(capsys, a, b)
+
+
+def test_a_name_that_no_file_can_have_is_refused(runs, capsys):
+    file = runs[1] / "run.json"
+    file.write_text(file.read_text().replace("layers/engine.json", "layers/\\u0000"))
+
+    assert "cannot be read (embedded null byte)" in refused(capsys, *runs)
 
 
 @pytest.mark.parametrize(

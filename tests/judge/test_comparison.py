@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from harness.judge.comparison import RunEvidence, compared_engines, findings_of, is_compared, key_of, summary_of
+from harness.judge.node_changes import EngineNodes
 from harness.records.comparison import ComparisonSummary, Effect, EngineComparison, Presence
+from harness.records.graph import GraphRoles
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Severity, Status, Suite, Verdict
 from tests.helpers.graphs import GraphMaker, layer_table
-from tests.helpers.runs import ENGINE, GRAPH, MACHINE, evidence, gate, nodes, policy, run
+from tests.helpers.runs import ENGINE, GRAPH, MACHINE, TABLE, evidence, gate, nodes, policy, run
 
 OTHER_GRAPH = "b" * 64
 NEWER = replace(ENGINE, backend_version="1.8")
@@ -159,6 +161,38 @@ def test_nodes_without_a_counterpart_are_counted():
 
     assert engines[0].remarks[-1] == f"nodes without a counterpart of their name: 0 of A, {len(longer.nodes) - len(GRAPH.nodes)} of B"
     assert (engines[0].compared_nodes, summary.exit_code) == (len(GRAPH.nodes), 0)
+
+
+@pytest.mark.parametrize("lost", ["b1/out", "b1/softmax"])
+def test_a_product_or_a_softmax_of_another_name_leaves_the_comparison_open(lost):
+    renamed = replace(GRAPH, nodes=tuple(replace(node, name="other") if node.name == lost else node for node in GRAPH.nodes))
+    second = run(replace(ENGINE, onnx_sha256=OTHER_GRAPH))
+    other = RunEvidence(run=second, nodes={key_of(ENGINE): nodes(layer_table(renamed), renamed)})
+
+    engines, summary, findings = compared(evidence(run(ENGINE)), other)
+
+    assert f"first {lost}" in engines[0].not_compared[0]
+    assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
+
+
+@pytest.mark.parametrize("metric", ["check_E7", "reformat_bytes"])
+@pytest.mark.parametrize(("before", "after", "code"), [(1.0, 40.0, 1), (40.0, 1.0, 0)])
+def test_more_layers_that_only_move_are_worse_without_a_baseline(metric, before, after, code):
+    first, second = (run(ENGINE, verdicts=(gate(metric, figure, Status.NO_BASELINE, Suite.GRAPH),)) for figure in (before, after))
+    engines = compared_engines(evidence(first), evidence(second), policy(reformat_bytes=0.0))
+    findings = findings_of(engines, policy(reformat_bytes=0.0))
+
+    assert [change.effect for change in engines[0].figures] == [Effect.WORSE if code else Effect.BETTER]
+    assert summary_of(engines, findings).exit_code == code
+
+
+def test_a_graph_without_nodes_leaves_the_comparison_open():
+    empty = RunEvidence(run=run(ENGINE), nodes={key_of(ENGINE): EngineNodes(TABLE, GraphRoles(nodes=(), inputs=(), attentions=()))})
+
+    engines, summary, findings = compared(empty, empty)
+
+    assert "lists none" in engines[0].not_compared[0]
+    assert (summary.exit_code, findings) == (3, ["INCONCLUSIVE E11"])
 
 
 @pytest.mark.parametrize("change", [{"target": "SM120"}, {"recipe": "fp16"}, {"encoder": "ViT-B-32/text"}, {"backend": "fake"}])

@@ -232,3 +232,28 @@ def test_what_a_recipe_of_reports_loses_is_reported():
     answer = judgement("E5", seen, replace(promise("linear"), severity=Severity.REPORT))
 
     assert (answer.status, answer.severity, answer.observed) == (Status.FAIL, Severity.REPORT, 1)
+
+
+def test_types_are_not_kept_as_long_as_nobody_says_what_they_were():
+    clean = replace(stored_engine("image", "linear"), reference=None)
+
+    answer = judgement("E9", clean, promise("linear"))
+
+    assert (answer.status, answer.observed) == (Status.INVALID, None)
+    assert "the layers of the FP16 engine are not at hand" in answer.reason
+    assert judgement("E9", stored_engine("image", "fp16"), promise("fp16")).status is Status.PASS
+
+
+def test_fp32_is_found_in_layers_that_name_no_node():
+    clean = stored_engine("image", "linear")
+    product = next(row for row in clean.table.rows if row.kind == "gemm")
+    outputs = tuple(replace(tensor, datatype="Float") for tensor in product.outputs)
+    widened = replace(product, name="copy", kind="kgen", onnx_nodes=(), constants=(), outputs=outputs)
+
+    [found] = CHECKS["E9"](replace(clean, table=replace(clean.table, rows=(*clean.table.rows, widened))), promise("linear"))
+
+    assert (found.node, found.found) == (None, f"layer copy holds {outputs[0].name} in Float")
+
+
+def test_a_policy_that_promises_no_fp8_product_is_not_kept_by_fp8_products():
+    assert judgement("E2", stored_engine("image", "linear"), promise("fp16")).status is Status.INVALID

@@ -197,7 +197,7 @@ def test_a_trunk_has_no_attention_to_judge_and_says_so():
 
     assert fused_attention(view, trunk_table(TRUNK), LINEAR).status is Status.INVALID
     assert without_attention(view) == (
-        "the tower's 3 blocks are convolutions and have no attention to fuse; its one attention pools what the last block gives"
+        "the tower's 3 blocks are convolutions and have no attention; its one attention pools what the last block gives"
     )
     assert without_attention(VIEW) is None
     assert without_attention(GraphView(GraphMaker(blocks=0).graph())) is None  # nothing is known of it, so nothing is excused

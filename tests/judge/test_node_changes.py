@@ -186,3 +186,17 @@ def test_the_softmax_quantization_that_1_7_leaves_alone_is_named_in_every_block(
 
     softmax = [f"/tower/transformer/resblocks.{index}/attn/Softmax" for index in range(12)]
     assert found == {f"{name}/{operator}Linear" for name in softmax for operator in ("Quantize", "Dequantize")}
+
+
+def test_attention_of_which_no_layer_names_a_part_cannot_be_judged():
+    rows = []
+    for row in TABLE.rows:
+        if "b1/softmax" in row.onnx_nodes:
+            rows += [replace(row, onnx_nodes=("b1/scores",)), replace(row, onnx_nodes=("b1/context",))]
+        else:
+            rows.append(row)
+
+    changes = node_changes(nodes(), nodes(replace(TABLE, rows=tuple(rows))))
+
+    [change] = [change for change in changes if change.aspect is Aspect.ATTENTION]
+    assert (change.node, change.effect, change.a, change.b) == ("b1/softmax", Effect.UNKNOWN, "one fused layer", "named in part")

@@ -181,3 +181,14 @@ def test_ports_that_cannot_be_read_are_unknown_rather_than_half_a_list(tmp_path:
 def test_a_compressed_log_is_read_like_a_plain_one(tmp_path: Path) -> None:
     packed = DATA / "rtx-1.7.1-sm89-vit-b-32-image-linear.log.gz"
     assert read_layer_table(packed) == read_layer_table(_real("image-linear", tmp_path))
+
+
+@pytest.mark.parametrize("shape", ["-", "1-2,3", "1,,2", "9" * 5000])
+def test_a_shape_that_is_no_list_of_numbers_is_refused_with_its_row(shape: str, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableLayerTable, match="row 2 of the layer table cannot be read: expected the end of Inputs"):
+        read_layer_table(_log(tmp_path, _row(), _row().replace("-1,4", shape)))
+
+
+def test_a_stream_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableLayerTable, match="expected TacticName, StreamId"):
+        read_layer_table(_log(tmp_path, _row().replace("StreamId: 0", f"StreamId: {'9' * 5000}")))

@@ -59,7 +59,7 @@ def judgement(check: str, seen: EngineEvidence, policy: RecipePolicy) -> Judgeme
 
 _LOOKED_AT: Mapping[str, Callable[[EngineEvidence, RecipePolicy], int]] = {
     "E1": lambda seen, policy: coverage(seen).looked_at,
-    "E2": lambda seen, policy: sum(len(block.gemms) + (block.core is not None and policy.attention_fp8) for block in seen.view.blocks),
+    "E2": lambda seen, policy: _promised_in_fp8(seen, policy),
     "E3": lambda seen, policy: len(coverage(seen).products),
     "E4": lambda seen, policy: len(seen.view.attention_blocks),
     "E5": lambda seen, policy: len(coverage(seen).groups),
@@ -67,6 +67,11 @@ _LOOKED_AT: Mapping[str, Callable[[EngineEvidence, RecipePolicy], int]] = {
     "E8": lambda seen, policy: 1,
     "E9": lambda seen, policy: sum(len(row.outputs) + len(row.constants) for row in seen.table.rows),
 }
+
+
+def _promised_in_fp8(seen: EngineEvidence, policy: RecipePolicy) -> int:
+    gemms = sum(len(block.gemms) for block in seen.view.blocks) if policy.block_gemms_fp8 else 0
+    return gemms + (len(seen.view.attention_blocks) if policy.attention_fp8 else 0)
 
 
 def _why_not(check: str, seen: EngineEvidence, policy: RecipePolicy) -> str | None:
@@ -77,7 +82,7 @@ def _why_not(check: str, seen: EngineEvidence, policy: RecipePolicy) -> str | No
     if check == "E8" and (seen.memory is None or seen.memory.weights_bytes is None):
         return "cannot judge: the builder does not say how many weight bytes the engine keeps; keep its log"
     if check == "E9":
-        return why_ports_are_unknown(seen)
+        return why_ports_are_unknown(seen, policy)
     metric = {"E2": block_gemms_fp8, "E4": fused_attention}.get(check)
     found = metric(seen.view, seen.table, policy) if metric else None
     if check == "E3":

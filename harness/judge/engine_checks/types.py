@@ -32,10 +32,10 @@ def port_types(view: GraphView, table: LayerTable) -> Mapping[str, str]:
     return {tensor.name: tensor.datatype for tensor in tensors if tensor.name in names}
 
 
-def why_ports_are_unknown(seen: EngineEvidence) -> str | None:
-    """Why the types of inputs and outputs cannot be compared; None when they can, or when there is nothing to compare them with."""
+def why_ports_are_unknown(seen: EngineEvidence, policy: RecipePolicy) -> str | None:
+    """Why the types of inputs and outputs cannot be compared; None when they can, or when the engine is the FP16 one itself."""
     if seen.reference is None:
-        return None
+        return "cannot judge: the layers of the FP16 engine are not at hand; give them as the reference" if policy.block_gemms_fp8 else None
     wanted = {port.name for port in (*seen.view.graph.inputs, *seen.view.graph.outputs)}
     for word, table in (("the engine", seen.table), ("its FP16 twin", seen.reference)):
         missing = sorted(wanted - set(port_types(seen.view, table)))
@@ -63,7 +63,7 @@ def _beside(seen: EngineEvidence, port: str) -> OnnxNode | None:
 def _wide_tensors(seen: EngineEvidence, policy: RecipePolicy) -> Iterator[Finding]:
     for row in seen.table.rows:
         wide = [*filter(is_fp32, row.outputs), *filter(_is_wide_matrix, row.constants)]
-        if wide and row.onnx_nodes and not _is_declared(seen, policy, row):
+        if wide and not _is_declared(seen, policy, row):
             found = f"layer {row.name} holds {wide[0].name} in {wide[0].datatype}"
             declared = ", ".join(kept.op_type for kept in policy.kept_fp32) or "nothing"
             why = "FP32 between kernels doubles what they move; find the Cast or the float constant it comes from, or declare it"

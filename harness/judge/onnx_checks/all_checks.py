@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.judge.checked import Looked, judged
-from harness.judge.onnx_checks.blocks import blocks_alike, counts_match
+from harness.judge.onnx_checks.blocks import blocks_alike, compared_blocks, counts_match
 from harness.judge.onnx_checks.finding import Findings
 from harness.judge.onnx_checks.format import node_names, standard_format
 from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
@@ -70,7 +70,7 @@ _LOOKED_AT: Mapping[str, Callable[[Evidence], int]] = {
     "O8": lambda seen: len(seen.trips or {}),
     "O9": lambda seen: len(seen.view.of_types(QDQ)),
     "O10": lambda seen: len(seen.view.of_types(PRODUCTS | {"Gather"})),
-    "O11": lambda seen: len(seen.view.blocks),
+    "O11": lambda seen: len(compared_blocks(seen.view)),
     "O12": lambda seen: len(seen.view.graph.nodes),
     "O13": lambda seen: len(seen.view.of_types(QUANTIZE)),
     "O14": lambda seen: len(seen.view.graph.constants) if seen.view.graph.file_bytes and seen.view.blocks else 0,

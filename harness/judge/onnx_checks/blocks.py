@@ -22,20 +22,25 @@ Part = tuple[str, ...]
 
 
 def blocks_alike(view: GraphView, policy: RecipePolicy) -> Findings:
-    """O11: all blocks have the same products, of the same shapes, quantized alike and fed by the same operators.
-
-    Blocks of convolutions differ by design, wider and smaller from stage to stage; O2 judges each of theirs.
-    """
-    blocks = view.attention_blocks
-    signatures = [dict(_signature(view, block, core)) for block, core in blocks]
-    if len(signatures) < 2:
+    """O11: all blocks have the same products, of the same shapes, quantized alike and fed by the same operators."""
+    blocks = compared_blocks(view)
+    if not blocks:
         return ()
+    signatures = [dict(_signature(view, block, core)) for block, core in blocks]
     common = Counter(tuple(signature.values()) for signature in signatures).most_common(1)[0][0]
     return tuple(
         _differing(view, policy, core, signature, common)
         for (_, core), signature in zip(blocks, signatures, strict=True)
         if tuple(signature.values()) != common
     )
+
+
+def compared_blocks(view: GraphView) -> tuple[tuple[Block, AttentionCore], ...]:
+    """The blocks that are to look alike; none where there is only one.
+
+    Blocks of convolutions differ by design, wider and smaller from stage to stage; O2 judges each of theirs.
+    """
+    return view.attention_blocks if len(view.attention_blocks) > 1 else ()
 
 
 def _differing(view: GraphView, policy: RecipePolicy, core: AttentionCore, signature: dict[str, Part], common: tuple[Part, ...]) -> Finding:

@@ -14,13 +14,20 @@ from harness.records.verdict import Finding
 
 
 def both_operands_quantized(view: GraphView, policy: RecipePolicy) -> Findings:
-    """O2: both operands of every block's weight GEMM end at a DequantizeLinear."""
+    """O2: both operands of every block's weight GEMM end at a DequantizeLinear, and no block has escaped being found."""
     if not policy.block_gemms_fp8:
         return ()
+    if view.irregularity:
+        why = "a block that is not found is not judged, so the graph does not pass; export its attention or its sum as the others have it"
+        return (finding("O2", policy, view, None, found=view.irregularity, expected="blocks that repeat", why=why), *_bare(view, policy))
     if not view.blocks:
         found = "no block: neither two MatMuls around a Softmax with weight GEMMs before and after, nor residual blocks of convolutions"
         why = "nothing of this graph can be judged, so nothing of it passes; name a policy that quantizes nothing, or another file"
         return (finding("O2", policy, view, None, found=found, expected="at least one", why=why),)
+    return _bare(view, policy)
+
+
+def _bare(view: GraphView, policy: RecipePolicy) -> Findings:
     gemms = (gemm for block in view.blocks for gemm in block.gemms)
     return tuple(_not_quantized(view, policy, gemm, words) for gemm in gemms if (words := " and ".join(_floats(view, gemm))))
 

@@ -11,9 +11,11 @@ from harness.records.observations import LayerRow, LayerTable, LayerTensor
 _TABLE = re.compile(r"^\[[\w.]*VERBOSE\] Layers:\n", re.MULTILINE)
 _AFTER_TABLE = "\n\nI/O Tensors:\n"
 _AFTER_PORTS = "\n\n"
+_NUMBER = r"-?\d{1,19}"  # of 64 bits; a longer one is no size
+_SHAPE = rf"\[(?P<shape>(?:{_NUMBER}(?:,{_NUMBER})*)?)\]"
 _ROW_START = re.compile(r"\n(?=Name: )")
 _PORT = re.compile(
-    r" Name: (?P<name>.*?), IOMode: \w+, DataType: (?P<datatype>[^,]*), Dimensions: \[(?P<shape>[-\d,]*)\], Location: .*?, "
+    rf" Name: (?P<name>.*?), IOMode: \w+, DataType: (?P<datatype>[^,]*), Dimensions: {_SHAPE}, Location: .*?, "
     r"ProfileInfo: \[.*?Format: (?P<format>.*?) \}\]\s*(?= Name: |\Z)",
     re.DOTALL,
 )
@@ -61,13 +63,13 @@ class _Row:
     _HEAD = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>\w*), (?=Inputs: \[(?:\]| \{ Name: ))", re.DOTALL)
     _LIST = re.compile(r"(?P<key>\w+): \[")
     _TENSOR = re.compile(
-        r",? \{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[-\d,]*)\], Strides: \[[-\d,]*\], StrideOrder: \[[-\d,]*\], "
+        rf",? \{{ Name: (?P<name>.*?), Dimensions: {_SHAPE}, Strides: \[[-\d,]*\], StrideOrder: \[[-\d,]*\], "
         r"Datatype: (?P<datatype>[^,]*?), Format: (?P<format>.*?) \}(?=\]|, \{ Name: )",
         re.DOTALL,
     )
     _LIST_END = re.compile(r"\], ")
     _FOOT = re.compile(
-        r"TacticName: (?P<tactic>.*?), StreamId: (?P<stream>-?\d+)(?:, EventId: -?\d+)?, Metadata: (?P<metadata>.*)\Z", re.DOTALL
+        rf"TacticName: (?P<tactic>.*?), StreamId: (?P<stream>{_NUMBER})(?:, EventId: -?\d+)?, Metadata: (?P<metadata>.*)\Z", re.DOTALL
     )
 
     def __init__(self, text: str, number: int) -> None:
@@ -109,5 +111,5 @@ class _Row:
 
 
 def _tensor(match: re.Match[str]) -> LayerTensor:
-    shape = tuple(int(length) for length in match["shape"].split(",") if length)
+    shape = tuple(int(length) for length in match["shape"].split(",")) if match["shape"] else ()
     return LayerTensor(name=match["name"], shape=shape, datatype=match["datatype"], format=match["format"])
