@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import EnginegateError
 from harness.judge.latency import ratio_of
-from harness.pipeline.names import backend_of
+from harness.pipeline.keeping import Keeper
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
 from harness.records.policy import BOUNDED
 from harness.records.spec import EngineSpec, PreparedSpec, Recipe
@@ -49,11 +48,10 @@ class Observer:
 
     def __init__(self, pipeline: Pipeline, folder: RunDirectory, policy: GatePolicy, baselines: BaselineStore, mode: BaselineMode) -> None:
         self._pipeline = pipeline
-        self._folder = folder
+        self._keeper = Keeper(pipeline, folder)
         self._policy = policy
         self._baselines = baselines
         self._mode = mode
-        self._kept: set[str] = set()
         self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
         self._used: set[BaselineKey] = set()
 
@@ -62,13 +60,13 @@ class Observer:
     def embeddings(self, engine: EngineSpec) -> Embeddings:
         """The engine's embeddings of the evaluation inputs; also kept in the run directory."""
         seen = self._pipeline.embeddings(engine)
-        self._keep_embeddings(engine.id, seen)
+        self._keeper.keep_embeddings(engine.id, seen)
         return seen
 
     def reference(self, subject: Subject) -> Embeddings:
         """FP32 torch's embeddings of the same inputs."""
         seen = self._pipeline.reference(subject.encoder)
-        self._keep_embeddings(f"{subject.encoder.name}-fp32", seen)
+        self._keeper.keep_embeddings(f"{subject.encoder.name}-fp32", seen)
         return seen
 
     def graph(self, subject: Subject) -> GraphView:
@@ -113,7 +111,7 @@ class Observer:
         pair = self._pipeline.latency(candidate, reference, rounds=rounds)
         samples = {"candidate_ms": pair.candidate.ms, "reference_ms": pair.reference.ms}
         self._samples[candidate] = samples
-        self._keep(f"{candidate.id}-latency", **{name: np.asarray(ms) for name, ms in samples.items()})
+        self._keeper.keep_arrays(f"{candidate.id}-latency", **{name: np.asarray(ms) for name, ms in samples.items()})
         return pair
 
     def fp16_of(self, engine: EngineSpec) -> EngineSpec:
@@ -267,67 +265,9 @@ class Observer:
 
     def engine_rows(self) -> tuple[EngineRow, ...]:
         """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
-        return tuple(self._engine_row(engine) for engine in self._pipeline.maker.engines)
-
-    def _engine_row(self, engine: EngineSpec) -> EngineRow:
-        self._keep_logs(engine)
-        layer_table = self._keep_layers(engine)
-        return self._pipeline.engine_row(engine, layer_table=layer_table, graph=self._keep_roles(engine) if layer_table else None)
-
-    def _keep_roles(self, engine: EngineSpec) -> str | None:
-        """What the nodes are that the layer table names: a later comparison of two runs has neither ONNX file nor library to ask."""
-        from harness.judge.roles import roles_of
-        from harness.store.codec import to_json
-
-        name = f"graphs/{_file_name(engine.prepared.id)}.json"
-        if name not in self._kept:
-            try:
-                roles = roles_of(self.graph(engine))
-            except EnginegateError:  # the gate that reads the graph says why it cannot; the record says there is none
-                return None
-            self._folder.save_text(name, to_json(roles).decode())
-            self._kept.add(name)
-        return name
-
-    def _keep_layers(self, engine: EngineSpec) -> str | None:
-        from harness.contracts import Capability
-        from harness.store.codec import to_json
-
-        if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
-            return None
-        name = f"layers/{_file_name(engine.id)}.json"
-        if name not in self._kept:
-            try:
-                table = self._pipeline.layers(engine)
-            except EnginegateError:  # the gate that reads the table says why it cannot; the record says there is none
-                return None
-            self._folder.save_text(name, to_json(table).decode())
-            self._kept.add(name)
-        return name
-
-    def _keep_logs(self, engine: EngineSpec) -> None:
-        artifact = self._pipeline.maker.engine(engine)
-        logs = {f"logs/{_file_name(engine.id)}.log": artifact.log}
-        if artifact.source is not None:
-            logs[f"logs/{_file_name(engine.prepared.id)}-prepare.log"] = artifact.source.log
-        for name, log in logs.items():
-            if log is not None and name not in self._kept:
-                self._folder.copy_in(name, log)
-                self._kept.add(name)
-
-    def _keep_embeddings(self, name: str, seen: Embeddings) -> None:
-        self._keep(f"{name}-embeddings", rows=seen.rows, ids=np.asarray(seen.ids), inputs_digest=np.asarray(seen.inputs_digest))
-
-    def _keep(self, name: str, **arrays: np.ndarray) -> None:
-        if name not in self._kept:
-            self._folder.save_arrays(_file_name(name), **arrays)
-            self._kept.add(name)
+        return self._keeper.engine_rows()
 
 
 def _plain_numbers(figures: Mapping[str, float]) -> dict[str, float]:
     """Whole numbers without a decimal point, as a person would write bytes."""
     return {name: int(figure) if float(figure).is_integer() else figure for name, figure in figures.items()}
-
-
-def _file_name(name: str) -> str:
-    return name.replace("/", "-")

@@ -16,8 +16,8 @@ from harness.measure.onnx_graph import read_onnx_graph
 from harness.records.policy import RecipePolicy
 from harness.store.gatefile import read_gate_file
 from tests.helpers.gates import REPOSITORY
+from tests.helpers.real_exports import ENGINES, real_export
 
-DATA = REPOSITORY / "tests" / "helpers" / "engines"
 FLOORS = {"fp16": 0.0, "linear": 0.95, "attention": 0.97}  # of the FLOPs in FP8, as gate.toml has them
 
 
@@ -32,7 +32,7 @@ def stored_engine(tower: str, recipe: str) -> EngineEvidence:
     """A clean engine of tests/helpers/engines, approved as it is; not to be changed."""
     with tempfile.TemporaryDirectory() as folder:
         reference = None if recipe == "fp16" else _unpacked(Path(folder), f"ViT-B-32-{tower}-fp16-SM89.log")
-        onnx = _unpacked(Path(folder), f"ViT-B-32-{tower}-{recipe}.onnx")
+        onnx = real_export(f"{tower}-{recipe}", Path(folder))
         return engine_evidence(onnx, _unpacked(Path(folder), f"ViT-B-32-{tower}-{recipe}-SM89.log"), recipe, reference)
 
 
@@ -51,5 +51,5 @@ def engine_evidence(onnx: Path, log: Path, recipe: str, reference: Path | None) 
 
 def _unpacked(folder: Path, name: str) -> Path:
     path = folder / name
-    path.write_bytes(gzip.decompress((DATA / f"{name}.gz").read_bytes()))
+    path.write_bytes(gzip.decompress((ENGINES / f"{name}.gz").read_bytes()))
     return path
