@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ DOCTOR_SCHEMA = "enginegate/doctor/1"
 # Asked about: an encoder and a GPU that every backend's answer is about. The answers do not depend on which.
 _ENCODER = EncoderSpec.parse("ViT-B-32/image")
 _TARGET = "SM89"
+
+_WIDTH = 140
+_WHAT = len("build fp16, linear, attention, compact")
 
 _PREPARES_WITH = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnxruntime")
 
@@ -85,7 +89,14 @@ def _lines(answers: Sequence[BackendAnswer]) -> Iterator[str]:
     for (backend, version, action, why_not), recipes in grouped.items():
         about = "" if len(recipes) == len(Recipe) else f" {', '.join(recipes)}"
         said = "yes" if why_not is None else f"no: {why_not}"
-        yield f"{f'{backend} {version}':<24}{action + about:<20} {said}"
+        yield from textwrap.wrap(
+            said,
+            _WIDTH,
+            initial_indent=f"{f'{backend} {version}':<24}{action + about:<{_WHAT}} ",
+            subsequent_indent=" " * (24 + _WHAT + 1),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
 
 def _answers(name: str) -> list[BackendAnswer]:

@@ -11,7 +11,7 @@ from harness.cli.commands import add_command
 from harness.cli.engines import add_build, add_layers
 from harness.cli.files import add_check_graph, add_compare
 from harness.cli.gating import gate
-from harness.cli.speaking import tell
+from harness.cli.speaking import print_to_reader, tell
 from harness.errors import EnginegateError
 from harness.records.verdict import INTERRUPTED
 
@@ -42,14 +42,16 @@ def _doctor(options: argparse.Namespace) -> int:
     from harness.doctor import examine
 
     report = examine()
-    print(report.document if options.json else report.text)
+    print_to_reader(report.document if options.json else report.text)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="enginegate", description="Decide whether a TensorRT FP8 CLIP engine may ship.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("gate", help="run the suites; every argument is handed to pytest (see enginegate gate --help)", add_help=False)
+    commands.add_parser(
+        "gate", help="run the suites; takes --json, and hands every other argument to pytest (see gate --help)", add_help=False
+    )
     add_build(commands)
     add_check_graph(commands)
     add_layers(commands)

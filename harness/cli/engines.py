@@ -22,7 +22,7 @@ def add_build(commands: Any) -> None:
     command.add_argument("--target", help="GPU to compile for, such as SM89")
     command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
     command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
-    command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+    command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built artifacts are kept")
     command.add_argument("--out", type=Path, metavar="DIR", help="leave the engine file and its record here")
 
 
@@ -40,7 +40,7 @@ def build(options: argparse.Namespace) -> int:
     )
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr)
-    print(made.document if options.json else made.path)
+    print_to_reader(made.document if options.json else str(made.path))
     return 0
 
 
@@ -52,8 +52,13 @@ def add_layers(commands: Any) -> None:
     command.add_argument("--onnx", type=Path, metavar="FILE", help="the graph that the engine of a file was built from")
     command.add_argument("--all", action="store_true", help="name every node and show every block")
     for name, default in _EXPLAINED_BY_DEFAULT.items():
-        command.add_argument(f"--{name}", help=f"of an encoder's engine, as for build (default {default})")
-    command.add_argument("--cache-dir", type=Path, help="where built artifacts are kept")
+        metavar = "MIN/OPT/MAX" if name == "batch" else None
+        command.add_argument(f"--{name}", metavar=metavar, help=f"of an encoder's engine, as for build (default {default})")
+    command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built artifacts are kept")
+    command.epilog = (
+        "A node is `fp8` where its layer reads nothing wider (a QuantizeLinear: where it writes FP8), `half` where it reads no FP8, "
+        "`mixed` where it reads both, and `unseen` where no layer names it. Kinds and kernels are the compiler's own words."
+    )
 
 
 def layers(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.commands import add_command
-from harness.cli.speaking import only_json_on_stdout
+from harness.cli.speaking import only_json_on_stdout, print_to_reader
 
 
 def add_check_graph(commands: Any) -> None:
@@ -27,7 +27,7 @@ def check_graph(options: argparse.Namespace) -> int:
 
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         checked = check(options.model, reference=options.reference, policy=options.policy, gate_file=options.gate_file)
-    print(checked.document if options.json else checked.text)
+    print_to_reader(checked.document if options.json else checked.text)
     return 1 if checked.record.summary.gate else 0
 
 
@@ -46,5 +46,5 @@ def compare(options: argparse.Namespace) -> int:
     from harness.pipeline.comparing import compare_runs
 
     compared = compare_runs(options.run_a, options.run_b, gate_file=options.gate_file)
-    print(compared.document if options.json else compared.markdown.rstrip() if options.markdown else compared.text)
+    print_to_reader(compared.document if options.json else compared.markdown.rstrip() if options.markdown else compared.text)
     return compared.record.summary.exit_code

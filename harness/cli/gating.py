@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.speaking import document, only_json_on_stdout
+from harness.cli.speaking import document, only_json_on_stdout, print_to_reader, speak_no_more
 from harness.errors import EnginegateError, UsageError
 from harness.records.verdict import INTERRUPTED
 
@@ -20,9 +20,9 @@ def gate(arguments: list[str]) -> int:
     with only_json_on_stdout() if as_json else contextlib.nullcontext():
         code = _run_pytest(arguments, outcome)
     if as_json:
-        print(_gate_document(outcome, code))
+        print_to_reader(_gate_document(outcome, code))
     elif outcome.path is not None:
-        print(f"run: {outcome.path}")
+        print_to_reader(f"run: {outcome.path}")
     return code
 
 
@@ -34,11 +34,12 @@ class _Outcome:
         self.exit_code: int | None = None
         self.is_interrupted = False
         self.is_broken = False
-        self.refusal: tuple[str, str] | None = None
         self._arguments = arguments
+        self._config: Any = None
 
     def pytest_load_initial_conftests(self, early_config: Any, args: list[str]) -> None:
         """Add the suites where no path or node id is named. Pytest has read the options by now, and knows which words are paths."""
+        self._config = early_config
         if not early_config.known_args_namespace.file_or_dir:
             args.append(str(_suites()))
             early_config.known_args_namespace.file_or_dir = args[-1:]
@@ -47,8 +48,6 @@ class _Outcome:
 
     def pytest_configure(self, config: Any) -> None:
         """Resolve what is asked before collection, so that what cannot be meant is one line and not a collection error."""
-        import pytest
-
         from harness.plugin.options import settings_of
         from harness.plugin.run import run_of
         from harness.store.cache import default_cache_dir
@@ -56,11 +55,15 @@ class _Outcome:
         if getattr(config.option, "benchmark_storage", None) == _BENCHMARKS_BESIDE_THE_CALLERS_FILES:
             config.option.benchmark_storage = f"file://{default_cache_dir() / 'benchmarks'}"
         run_of(config).command = ("enginegate", "gate", *self._arguments)
-        try:
-            settings_of(config)
-        except pytest.UsageError as error:
-            self.refusal = (getattr(error.__cause__, "code", "usage"), str(error))
-            raise
+        settings_of(config)
+
+    @property
+    def refusal(self) -> tuple[str, str] | None:
+        """Code and words of what could not be meant."""
+        from harness.plugin.options import REFUSAL
+
+        error = self._config.stash.get(REFUSAL, None) if self._config is not None else None
+        return (error.code, str(error)) if error is not None else None
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
         import pytest
@@ -97,7 +100,15 @@ def _run_pytest(arguments: list[str], outcome: _Outcome) -> int:
     # The command has imported the package by now, so its asserts keep their plain form; that is no news to whoever gates an engine.
     quiet = ["-W", "ignore:Module already imported so cannot be rewritten"]
     own = ["-p", "harness.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", *quiet]
-    code = pytest.main([*own, *arguments], plugins=[outcome])
+    try:
+        code = pytest.main([*own, *arguments], plugins=[outcome])
+    except BrokenPipeError as error:  # pytest lets it through once it cannot even say so
+        speak_no_more()
+        if _asks_to_tell(arguments):
+            return 0
+        raise EnginegateError(
+            "whoever read the output stopped before the run had ended; nothing was decided; write it to a file"
+        ) from error
     if outcome.is_interrupted:
         return INTERRUPTED
     if outcome.exit_code is not None and code != pytest.ExitCode.INTERNAL_ERROR:
@@ -112,10 +123,14 @@ def _code_without_a_record(code: int, arguments: list[str]) -> int:
     import pytest
 
     if code == pytest.ExitCode.OK:
-        asked_to_tell = {"--list", "--collect-only", "--co", "--help", "-h", "--version", "-V", "--markers", "--fixtures"}
-        return 0 if asked_to_tell & set(arguments) else UsageError.exit_code
+        return 0 if _asks_to_tell(arguments) else UsageError.exit_code
     usage = (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED)
     return UsageError.exit_code if code in usage else EnginegateError.exit_code
+
+
+def _asks_to_tell(arguments: list[str]) -> bool:
+    """Whether the arguments ask for words and for no gate."""
+    return bool({"--list", "--collect-only", "--co", "--help", "-h", "--version", "-V", "--markers", "--fixtures"} & set(arguments))
 
 
 def _gate_document(outcome: _Outcome, code: int) -> str:

@@ -12,18 +12,23 @@ from typing import Any
 def tell(code: str, message: str, exit_code: int, *, as_json: bool, quietly: bool = False) -> int:
     """Say what went wrong, and answer with its exit code."""
     if as_json:
-        print(document({"error": {"code": code, "message": message}}))
+        print_to_reader(document({"error": {"code": code, "message": message}}))
     if not quietly:
         print(f"enginegate: {message}", file=sys.stderr)
     return exit_code
 
 
 def print_to_reader(text: str) -> None:
-    """Print a long text; whoever reads it may stop when he has seen enough, as `head` does."""
+    """Print a result; whoever reads it may stop when he has seen enough, as `head` does."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain when it flushes at its end
+        speak_no_more()
+
+
+def speak_no_more() -> None:
+    """Send stdout nowhere, since nobody reads it; or the interpreter would complain when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def document(content: dict[str, Any]) -> str:

@@ -55,6 +55,7 @@ class Settings:
 
 
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
+REFUSAL: pytest.StashKey[UsageError] = pytest.StashKey()  # why there are no settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -110,6 +111,7 @@ def settings_of(config: pytest.Config) -> Settings:
         try:
             config.stash[SETTINGS] = _resolve(config)
         except UsageError as error:
+            config.stash[REFUSAL] = error
             raise pytest.UsageError(str(error)) from error
     return config.stash[SETTINGS]
 

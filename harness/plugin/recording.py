@@ -196,7 +196,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         if not _gates(item):
             raise
         ledger_of(item).invalidate(error)
-        pytest.fail(_words(error), pytrace=False)
+        raise pytest.fail.Exception(_words(error), pytrace=False) from None  # with its cause, pytest would say the words twice
 
 
 @pytest.hookimpl(wrapper=True)
@@ -211,7 +211,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except EnginegateError as error:
         if _gates(item):
             ledger_of(item).invalidate(error)
-            pytest.fail(_words(error), pytrace=False)
+            raise pytest.fail.Exception(_words(error), pytrace=False) from None
         raise
     except Exception as error:  # whatever stopped a gate, its verdict must not be missing from the record; pytest shows the traceback
         if _gates(item):

@@ -21,7 +21,7 @@ JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[st
 Record = TypeVar("Record")
 
 _NOT_FINITE = "expected a finite number, or null where a figure is unknown, since every comparison with NaN passes"
-_CONFLICT_MARKERS = (b"<<<<<<< ", b"=======", b">>>>>>> ", b"||||||| ")
+_CONFLICT_MARKERS = (b"<<<<<<< ", b"======= ", b">>>>>>> ", b"||||||| ")
 
 
 def to_json(record: object) -> bytes:

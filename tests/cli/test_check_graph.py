@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -201,6 +203,17 @@ def test_what_is_unusable_is_one_clear_error(exports, tmp_path, capfd, kind):
     assert code == 2
     assert json.loads(captured.out)["error"]["code"] == "unusable_graph"
     assert "Traceback" not in captured.err
+
+
+def test_findings_keep_their_exit_code_when_the_reader_has_seen_enough(exports):
+    command = (
+        f"{sys.executable} -m harness check-graph small-clip-text-attention.onnx --gate-file {GATE_FILE} | head -1; exit ${{PIPESTATUS[0]}}"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["bash", "-c", command], cwd=exports, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == "O10\n"
 
 
 @pytest.fixture

@@ -320,6 +320,15 @@ class TestUsage:
         assert "Traceback" not in result.stdout + result.stderr
         assert not (gate.folder / "runs").exists()
 
+    def test_json_says_what_cannot_be_meant_in_the_same_words(self, gate):
+        result = gate("--encoders", "ViT-B32/image", "--json")
+
+        error = json.loads(result.stdout)["error"]
+        assert result.code == 2
+        assert error["code"] == "unknown_name"
+        assert error["message"] in result.stderr
+        assert "ViT-B-32" in error["message"]
+
     @pytest.mark.parametrize(
         ("line", "words"),
         [
@@ -514,6 +523,7 @@ class TestPlaces:
 
         assert result.code == 4
         assert result.of("finite", recipe="fp16")["status"] == "INVALID"
+        assert "During handling" not in result.stdout  # the reason is said once
 
     def test_an_interrupted_build_leaves_a_cache_that_builds_just_that_again(self, gate, tmp_path, warm_cache):
         interrupted = Gate(gate.folder, tmp_path / "cache")

@@ -114,6 +114,7 @@ def test_the_canonical_spelling_knows_no_order_and_no_blanks():
         (b'{\n  "ms": 1.5,\n}', r"file\.json:3: is no JSON"),
         (b'{"ms": 1.5\n<<<<<<< HEAD\n}', r"file\.json:2: holds merge-conflict markers; .* resolve the conflict"),
         (b'{"ms":\n=======\n1}', r"file\.json:2: holds merge-conflict markers"),
+        (b"==================\n", r"file\.json:1: is no JSON"),
         (b'{"ms":\r\n1}\r\n>>>>>>> theirs', r"file\.json:3: holds merge-conflict markers"),
         (b'{\n"place": "\xff"}', r"file\.json:2: is no UTF-8"),
         (b'{"ms": NaN}', r"file\.json: holds NaN; expected a finite number"),
