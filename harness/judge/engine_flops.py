@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from math import prod
 
 from harness.judge.engine_graph import attention_not_fp8, cannot_judge, carriers_of
 from harness.judge.engine_rows import convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
+from harness.judge.flops import product_flops, products
 from harness.judge.onnx_checks.finding import finding
 from harness.judge.onnx_checks.placement import kind_of
 from harness.judge.structure import GraphView
@@ -18,8 +18,6 @@ from harness.records.verdict import Direction, Finding, Judgement, Status
 
 METRIC = "fp8_flop_share"
 
-_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-_OPERATIONS = 2  # a multiplication and an addition
 _ROUNDING = 1e-9  # of shares, which are sums of fractions
 
 
@@ -33,7 +31,7 @@ def fp8_flop_share(view: GraphView, table: LayerTable, policy: RecipePolicy, *, 
     Args:
         floor: between 0 and 1.
     """
-    flops = {name: gemm_flops(view, node) for name, node in products(view).items()}
+    flops = {name: product_flops(view, node) for name, node in products(view).items()}
     carriers = carriers_of(table)
     unseen = [name for name in flops if name not in carriers]
     if unseen:
@@ -45,35 +43,6 @@ def fp8_flop_share(view: GraphView, table: LayerTable, policy: RecipePolicy, *, 
         )
         return _share(Status.INVALID, None, floor, len(flops), policy, f"cannot judge: {words}; export the graph with static sizes")
     return _judged(view, {name: count or 0 for name, count in flops.items()}, table, policy, floor)
-
-
-def products(view: GraphView) -> Mapping[str, OnnxNode]:
-    """Node name to every product of an activation with weights or with another activation, in graph order."""
-    nodes = (node for node in view.graph.nodes if node.op_type in _PRODUCTS)
-    return {node.name: node for node in nodes if any(view.constant_behind(name) is None for name in node.inputs[:2])}
-
-
-def gemm_flops(view: GraphView, node: OnnxNode) -> int | None:
-    """FLOPs of one product for one row of the batch; None where a shape is unknown."""
-    output, first, second = (_shape(view, name) for name in (node.outputs[0], *node.inputs[:2]))
-    if not output or not first or not second:
-        return None
-    if node.op_type == "Conv":
-        terms = prod(second[1:])  # [output channels, input channels a group, height, width]
-    elif node.op_type == "Gemm":
-        terms = prod(first) // output[0]  # whether it is transposed or not
-    else:
-        terms = first[-1]
-    return _OPERATIONS * prod(output) * terms
-
-
-def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
-    constant = view.graph.constants.get(tensor)
-    if constant is not None:
-        return constant.shape
-    port = view.graph.tensors.get(tensor)
-    sizes = tuple(size for size in port.shape if isinstance(size, int)) if port is not None else ()
-    return sizes if port is not None and len(sizes) == len(port.shape) else None
 
 
 def _judged(view: GraphView, flops: Mapping[str, int], table: LayerTable, policy: RecipePolicy, floor: float) -> Judgement:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import cast
 
 from harness.judge.alike import alike
 from harness.judge.block_members import block_members
 from harness.judge.engine_rows import is_fp8, is_product
-from harness.judge.realised import RealisedType, computing, type_of
+from harness.judge.realised import computing, type_of
 from harness.judge.structure import QUANTIZE, GraphView
-from harness.records.engine_nodes import EngineNode, OperandTypes, RealisedWord
+from harness.records.engine_nodes import EngineNode, OperandTypes, RealisedType
 from harness.records.observations import LayerRow, LayerTable
 
 
@@ -64,7 +63,7 @@ class _Nodes:
             node=name,
             op_type=self._op_types.get(name),
             block=self._blocks.get(name),
-            realised=cast("RealisedWord", str(self._realised(name, row, layers))),
+            realised=self._realised(name, row, layers),
             layer=index,
             kernel=row.name if row else None,
             kind=row.kind if row else None,

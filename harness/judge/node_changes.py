@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.judge.engine_rows import is_fp8, tensor_bytes
-from harness.judge.realised import UNSEEN, Realised, RealisedType, realised_nodes
+from harness.judge.realised import UNSEEN, Realised, realised_nodes
 from harness.judge.structure import PRODUCTS, QDQ
 from harness.records.comparison import Aspect, Effect, NodeChange
+from harness.records.engine_nodes import RealisedType
 from harness.records.graph import GraphRoles, NodeRole
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 from harness.records.verdict import Finding, Severity

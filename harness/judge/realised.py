@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from math import prod
 
 from harness.judge.engine_rows import (
@@ -25,16 +24,8 @@ from harness.judge.engine_rows import (
     tensor_bytes,
     why_not_fp8,
 )
+from harness.records.engine_nodes import RealisedType
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
-
-
-class RealisedType(StrEnum):
-    """What a node's layers read."""
-
-    FP8 = "fp8"  # a product of FP8 activations with FP8 weights or activations; other layers: nothing wider than FP8
-    HALF = "half"  # no FP8 at all: half precision, or wider
-    MIXED = "mixed"  # FP8 on one side only, or in one layer and not in another
-    UNSEEN = "unseen"  # no layer names it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from harness.records.observations import LayerRow, LayerTensor
 
 LAYERS_SCHEMA = "enginegate/layers/1"
 
-RealisedWord = Literal["fp8", "half", "mixed", "unseen"]
+
+class RealisedType(StrEnum):
+    """What a node's layers read."""
+
+    FP8 = "fp8"  # a product of FP8 activations with FP8 weights or activations; other layers: nothing wider than FP8
+    HALF = "half"  # no FP8 at all: half precision, or wider
+    MIXED = "mixed"  # FP8 on one side only, or in one layer and not in another
+    UNSEEN = "unseen"  # no layer names it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +52,7 @@ class EngineNode:
     node: str
     op_type: str | None
     block: int | None
-    realised: RealisedWord
+    realised: RealisedType
     layer: int | None
     kernel: str | None
     kind: str | None

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
-from harness.records.engine_nodes import EngineLayers, EngineNode, OperandTypes, RealisedWord
+from harness.records.engine_nodes import EngineLayers, EngineNode, OperandTypes, RealisedType
 from harness.report.words import plain
 
 _WIDTH = 140
 _WIDTHS = (6, 15, 24, 38)  # realised, kind, types, kernel; the nodes take what is left
 _HEADINGS = ("type", "kind", "reads -> writes", "kernel", "ONNX nodes, fused with each other")
-_WORDS: tuple[RealisedWord, ...] = ("fp8", "mixed", "half", "unseen")
+_WORDS: tuple[RealisedType, ...] = (RealisedType.FP8, RealisedType.MIXED, RealisedType.HALF, RealisedType.UNSEEN)
 # Nodes that are counted rather than named, unless every node is asked for: they do not compute, and there are many.
 _COUNTED = frozenset({"Cast", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # Nodes that no layer should lose: they are named even where the rest is counted.

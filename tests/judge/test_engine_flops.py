@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.engine_flops import fp8_flop_share, gemm_flops, products
+from harness.judge.engine_flops import fp8_flop_share
+from harness.judge.flops import product_flops, products
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxConstant, OnnxGraph, OnnxNode
 from harness.records.observations import LayerTable
@@ -29,7 +30,7 @@ def share(table, view=VIEW, floor=0.9):
 
 
 def test_flops_are_those_counted_by_hand():
-    flops = {name: gemm_flops(VIEW, node) for name, node in products(VIEW).items()}
+    flops = {name: product_flops(VIEW, node) for name, node in products(VIEW).items()}
 
     assert (flops["patch"], flops["b0/q"], flops["b0/fc"], flops["b0/scores"], flops["b0/context"]) == (240, 640, 2560, 400, 400)
     assert sum(flops.values()) == TOTAL
@@ -114,7 +115,7 @@ def test_a_graph_whose_shapes_do_not_follow_cannot_be_judged():
 def test_a_convolution_counts_its_kernel_and_a_gemm_its_inner_size():
     nodes = (
         OnnxNode(name="conv", op_type="Conv", domain="", inputs=("image", "kernel"), outputs=("patches",)),
-        OnnxNode(name="gemm", op_type="Gemm", domain="", inputs=("rows", "weight"), outputs=("result",)),
+        OnnxNode(name="gemm", op_type="Gemm", domain="", inputs=("rows", "weight"), outputs=("result",), attributes={"transB": 1}),
     )
     constants = {
         name: OnnxConstant(name=name, dtype="FLOAT16", shape=shape, nbytes=0)
@@ -123,4 +124,4 @@ def test_a_convolution_counts_its_kernel_and_a_gemm_its_inner_size():
     shapes = {"image": (1, 3, 4, 4), "patches": (1, 8, 2, 2), "rows": (5, 6), "result": (5, 4)}
     view = GraphView(OnnxGraph(nodes=nodes, constants=constants, inputs=(), outputs=(), opsets={}, tensors=ports(shapes)))
 
-    assert [gemm_flops(view, node) for node in nodes] == [2 * 8 * 4 * 12, 2 * 5 * 4 * 6]
+    assert [product_flops(view, node) for node in nodes] == [2 * 8 * 4 * 12, 2 * 5 * 4 * 6]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.judge.engine_rows import tensor_bytes
-from harness.judge.realised import Realised, RealisedType, realised_nodes
+from harness.judge.realised import Realised, realised_nodes
 from harness.measure.layers import read_layer_table
+from harness.records.engine_nodes import RealisedType
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
 
 DATA = Path(__file__).parent / "data"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from harness.judge.alike import Group, alike
 from harness.judge.engine_checks.evidence import EngineEvidence
-from harness.judge.engine_flops import products
 from harness.judge.engine_rows import holds_fp8
+from harness.judge.flops import products
 from harness.judge.onnx_checks.finding import Findings, finding
 from harness.records.graph import OnnxNode
 from harness.records.policy import RecipePolicy

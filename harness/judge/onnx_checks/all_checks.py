@@ -12,7 +12,7 @@ from harness.judge.onnx_checks.format import node_names, standard_format
 from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
 from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
-from harness.judge.onnx_checks.size import bytes_as_predicted, fp8_flop_share
+from harness.judge.onnx_checks.size import bytes_as_predicted, quantized_flop_share
 from harness.judge.onnx_checks.weights import fp8_weights, scale_agrees_with_data, weights_survive_rounding
 from harness.judge.onnx_graph import why_not_folded
 from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
@@ -99,7 +99,7 @@ def summary_of(view: GraphView, findings: Findings) -> GraphSummary:
         weight_gemms=len(gemms),
         quantized=sum(view.is_quantized(gemm.node) == (True, True) for gemm in gemms),
         folded=sum(why_not_folded(view, gemm) is None for gemm in gemms),
-        fp8_flop_share=fp8_flop_share(view),
+        fp8_flop_share=quantized_flop_share(view),
         gate=gates,
         report=len(findings) - gates,
     )

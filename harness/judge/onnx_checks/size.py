@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
+from harness.judge.flops import product_flops, products
 from harness.judge.onnx_checks.finding import Findings, finding
-from harness.judge.structure import PRODUCTS, GraphView
+from harness.judge.structure import GraphView
 from harness.judge.token_tables import token_tables
-from harness.records.graph import OnnxConstant, OnnxNode
+from harness.records.graph import OnnxConstant
 from harness.records.policy import RecipePolicy
 
 TOLERANCE = 0.02
@@ -43,35 +42,14 @@ def _bytes(constant: OnnxConstant, width: int | None) -> int:
     return constant.elements * 2 if constant.dtype in _FLOATS else constant.nbytes
 
 
-def fp8_flop_share(view: GraphView) -> float | None:
-    """Share of the work of all products that both operands' Q/DQ lets run in FP8; None where shapes are unknown or there is none."""
-    works = [(_flops(view, node), view.is_quantized(node) == (True, True)) for node in view.of_types(PRODUCTS) if len(node.inputs) > 1]
-    known = [(flops, is_fp8) for flops, is_fp8 in works if flops is not None]
-    total = sum(flops for flops, _ in known)
-    if len(known) < len(works) or not total:
+def quantized_flop_share(view: GraphView) -> float | None:
+    """Share of the FLOPs of all products that both operands' Q/DQ lets run in FP8; None where shapes are unknown or there is none.
+
+    What an engine makes of it, `engine_flops` says.
+    """
+    nodes = products(view).values()
+    works = [(flops, view.is_quantized(node) == (True, True)) for node in nodes if (flops := product_flops(view, node)) is not None]
+    total = sum(flops for flops, _ in works)
+    if len(works) < len(nodes) or not total:
         return None
-    return sum(flops for flops, is_fp8 in known if is_fp8) / total
-
-
-def _flops(view: GraphView, node: OnnxNode) -> int | None:
-    """Multiplications and additions for one row; None when a shape is unknown."""
-    first, second = (_shape(view, tensor) for tensor in node.inputs[:2])
-    out = _shape(view, node.outputs[0])
-    if not second or out is None:
-        return None
-    if node.op_type == "ConvTranspose":
-        return 2 * math.prod(first) * math.prod(second[1:]) if first else None
-    if node.op_type == "Conv":
-        return 2 * math.prod(out) * math.prod(second[1:])
-    summed = second[-1] if node.attributes.get("transB", 0) == 1 else second[-2 if len(second) > 1 else -1]
-    return 2 * math.prod(out) * summed
-
-
-def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
-    constant = view.graph.constants.get(tensor)
-    if constant is not None:
-        return constant.shape
-    port = view.graph.tensors.get(tensor)
-    if port is None:
-        return None
-    return tuple(axis for axis in port.shape if isinstance(axis, int))
+    return sum(flops for flops, is_quantized in works if is_quantized) / total
