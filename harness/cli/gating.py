@@ -102,7 +102,8 @@ def _run_pytest(arguments: list[str], outcome: _Outcome) -> int:
     own = ["-p", "harness.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", *quiet]
     try:
         code = pytest.main([*own, *arguments], plugins=[outcome])
-    except BrokenPipeError as error:  # pytest lets it through once it cannot even say so
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # pytest lets it through once it cannot even say so, or leaves it in the buffer
         speak_no_more()
         if _asks_to_tell(arguments):
             return 0

@@ -28,7 +28,10 @@ def print_to_reader(text: str) -> None:
 
 def speak_no_more() -> None:
     """Send stdout nowhere, since nobody reads it; or the interpreter would complain when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    stdout = sys.__stdout__ or sys.stdout  # pytest may have put a stream of its own in place
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    with contextlib.suppress(BrokenPipeError):
+        stdout.flush()
 
 
 def document(content: dict[str, Any]) -> str:

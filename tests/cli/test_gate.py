@@ -535,6 +535,8 @@ class TestPlaces:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A job in the background of a shell hands on that it ignores the signal.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 120
         while not list((interrupted.cache / "partial").glob("*")) and time.monotonic() < deadline:
