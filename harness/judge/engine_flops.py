@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from harness.judge.engine_graph import attention_not_fp8, cannot_judge, carriers_of
-from harness.judge.engine_rows import convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
+from harness.judge.engine_graph import attention_not_fp8, cannot_judge
+from harness.judge.engine_rows import carriers_of, convolution_not_fp8, multiplies_fp8_activations, why_not_fp8
 from harness.judge.flops import product_flops, products
 from harness.judge.onnx_checks.finding import finding
 from harness.judge.onnx_checks.placement import kind_of

@@ -6,11 +6,10 @@ compiler version and target. A node that no layer carries cannot be judged, and 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.judge.engine_rows import convolution_not_fp8, holds_fp8, is_fp8, why_not_fp8
+from harness.judge.engine_rows import carriers_of, convolution_not_fp8, holds_fp8, is_fp8, why_not_fp8
 from harness.judge.onnx_checks.finding import finding
 from harness.judge.onnx_graph import unjudged_blocks
 from harness.judge.structure import QDQ, AttentionCore, GraphView, WeightGemm
@@ -103,15 +102,6 @@ def unfused_qdq(view: GraphView, table: LayerTable, policy: RecipePolicy) -> Jud
     why = policy.why_alone(NodeKind.CONVOLUTION) or ""
     words = f"{len(allowed)} more stand alone before convolutions, as the policy says: {why.rstrip('.')}"
     return replace(judged, reason=f"{judged.reason}; {words}" if judged.reason else words)
-
-
-def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
-    """ONNX node name to the layers that name it."""
-    found: defaultdict[str, list[LayerRow]] = defaultdict(list)
-    for row in table.rows:
-        for name in row.onnx_nodes:
-            found[name].append(row)
-    return found
 
 
 def _why_not(gemm: WeightGemm, table: LayerTable, carriers: Mapping[str, list[LayerRow]]) -> str | None:

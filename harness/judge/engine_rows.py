@@ -14,7 +14,8 @@ half-precision kernel need as little. Seen in TensorRT 10.6 on Hopper and in Ten
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from harness.records.observations import LayerRow, LayerTable, LayerTensor
@@ -27,6 +28,15 @@ _BYTES = {"FP8": 1, "FLOAT8": 1, "INT8": 1, "BOOL": 1, "HALF": 2, "FP16": 2, "BF
 _ELSE_BYTES = 4
 
 _FP8_TACTIC = re.compile("e4m3|f8_f8", re.IGNORECASE)
+
+
+def carriers_of(table: LayerTable) -> Mapping[str, list[LayerRow]]:
+    """ONNX node name to the layers that name it."""
+    found: defaultdict[str, list[LayerRow]] = defaultdict(list)
+    for row in table.rows:
+        for name in row.onnx_nodes:
+            found[name].append(row)
+    return found
 
 
 def is_fp8(tensor: LayerTensor) -> bool:

@@ -10,13 +10,13 @@ those of its products where it has any; its stored weights are looked for in all
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from harness.judge.engine_rows import (
     CONVOLUTION_KINDS,
+    carriers_of,
     convolution_not_fp8,
     is_fp8,
     is_product,
@@ -52,12 +52,8 @@ _NO_NUMBER = re.compile(r"\b(INT\d*|BOOL)\b", re.IGNORECASE)  # token ids and sh
 
 def realised_nodes(table: LayerTable) -> Mapping[str, Realised]:
     """ONNX node name to what became of it, for every node that some layer names, in the table's order."""
-    carriers: defaultdict[str, list[LayerRow]] = defaultdict(list)
-    for row in table.rows:
-        for name in row.onnx_nodes:
-            carriers[name].append(row)
     types = {id(row): type_of(row, lists_constants=table.lists_constants) for row in table.rows}
-    return {name: _realised(name, rows, [types[id(row)] for row in computing(rows)]) for name, rows in carriers.items()}
+    return {name: _realised(name, rows, [types[id(row)] for row in computing(rows)]) for name, rows in carriers_of(table).items()}
 
 
 def computing(rows: Iterable[LayerRow]) -> tuple[LayerRow, ...]:

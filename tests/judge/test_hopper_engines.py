@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,10 +115,3 @@ def test_without_its_weights_a_real_engine_is_proven_by_the_names_of_its_kernels
     assert figures(view("image", "linear"), replace(unlisted, lists_constants=True), "linear")["block_gemms_fp8"] == (0, Status.FAIL)
     nameless = replace(unlisted, rows=tuple(replace(row, tactic="") for row in bare))
     assert figures(view("image", "linear"), nameless, "linear")["block_gemms_fp8"] == (0, Status.FAIL)
-
-
-def test_a_real_table_is_read_and_judged_within_a_second(view):
-    graph = view("image", "attention")
-    started = time.perf_counter()
-    figures(graph, table("image", "attention"), "attention")
-    assert time.perf_counter() - started < 1

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from harness.errors import BuildFailed
+from harness.judge.onnx_checks.scales import SMALLEST_FP16_SCALE
 from harness.prepare.repair.zero_scales import SMALLEST_SCALE, zero_scales
 from tests.helpers.models import fp8, half, model, q_dq, valid
 
@@ -101,3 +102,7 @@ def test_a_weight_that_something_unknown_reads_is_an_error():
     faulty.graph.node[1].op_type = "Mul"
     with pytest.raises(BuildFailed, match="read by Mul /tower/fc/MatMul"):
         zero_scales(faulty, {"tower.fc.weight": TINY})
+
+
+def test_the_repair_writes_the_smallest_scale_that_the_checks_accept():
+    assert SMALLEST_SCALE == SMALLEST_FP16_SCALE

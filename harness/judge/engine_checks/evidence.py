@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.judge.engine_graph import carriers_of
+from harness.judge.engine_rows import carriers_of
 from harness.judge.structure import GraphView
 from harness.records.graph import OnnxNode
 from harness.records.observations import LayerRow, LayerTable, MemoryReading
