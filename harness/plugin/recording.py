@@ -87,6 +87,8 @@ class Ledger:
                 n=judgement.n,
                 status=judgement.status,
                 reason=judgement.reason,
+                interval=judgement.interval,
+                budget=judgement.budget,
             )
         )
 

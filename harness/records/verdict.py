@@ -63,6 +63,9 @@ class Judgement:
         observed, bound: numbers or None where there is none to give; never NaN.
         unit: of both; empty for counts and ratios.
         n: how many rows, nodes or samples carry the answer.
+        interval: where the true figure lies with 95 % confidence, lower and upper end, in `unit`; None for a figure that is
+            counted and not estimated.
+        budget: how many of the n may go wrong at most for PASS; None where failures are not counted. -1: n is too small for any PASS.
         reason: why it is not PASS, or a reason code such as `baseline_stale`; empty when there is nothing to say.
         severity: a report never becomes a verdict.
         findings: what to look at, worst first.
@@ -78,9 +81,12 @@ class Judgement:
     reason: str = ""
     severity: Severity = Severity.GATE
     findings: tuple[Finding, ...] = ()
+    interval: tuple[float, float] | None = None
+    budget: int | None = None
 
     def __post_init__(self) -> None:
-        for name, figure in (("observed", self.observed), ("bound", self.bound)):
+        ends = self.interval or (None, None)
+        for name, figure in (("observed", self.observed), ("bound", self.bound), ("lower end", ends[0]), ("upper end", ends[1])):
             if figure is not None and not math.isfinite(figure):
                 raise InvalidMeasurement(f"{self.metric} has {name} {figure}; expected a finite number, or None where there is none")
 
@@ -102,6 +108,8 @@ class Verdict:
     n: int
     status: Status
     reason: str
+    interval: tuple[float, float] | None = None
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
