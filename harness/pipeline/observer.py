@@ -80,6 +80,7 @@ class Observer:
             fake_quant=self._pipeline.fake_quant(engine),
             half=self._pipeline.embeddings(self.fp16_of(engine)) if engine.recipe.is_quantized else None,
             task=self._pipeline.task(engine.encoder),
+            weights=self._pipeline.maker.origin(engine.encoder),
             approved_snr_db=self.approved("centred_snr_db", engine),
         )
 
