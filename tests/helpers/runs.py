@@ -14,7 +14,8 @@ from harness.judge.structure import GraphView
 from harness.records.graph import OnnxGraph
 from harness.records.machine import Machine
 from harness.records.observations import LayerTable
-from harness.records.policy import BOUNDED, Bound, Defaults, GatePolicy, Margin, RecipePolicy
+
+from harness.records.policy import BOUNDED, Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Direction, Severity, Status, Suite, Verdict
 from harness.store.codec import to_json
@@ -52,7 +53,7 @@ def policy(**margins: float) -> GatePolicy:
     limits = {"centred_snr_db": 10.0, "cosine_min": 0.9, "recall_at_1_drop": 1.0, "zero_shot_agreement": 0.98}
     return GatePolicy(
         defaults=Defaults(encoders=("a/image",), recipes=("linear",), backends=("fake",), targets=()),
-        evaluation_rows=8,
+        evaluation_rows=EvaluationRows(seeded=8, trained=8),
         policies={"linear": PROMISE, "fp16": PROMISE, "modelopt": replace(PROMISE, severity=Severity.REPORT)},
         bounds=tuple(Bound(metric=metric, limit=limit, direction=BOUNDED[metric], reason="for tests") for metric, limit in limits.items()),
         margins=tuple(
