@@ -140,6 +140,22 @@ def test_drop_bounds_hold_at_least_as_often_as_they_say_whatever_differs(n):
             assert chances[bounds[:, 1] >= worse - better - 1e-9].sum() >= 0.95
 
 
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (3, 1), (1, 4), (6, 6)])
+def test_a_bound_on_a_drop_is_where_all_outcomes_no_worse_have_the_chance_that_is_left(worse, better):
+    n, spent = 16, 0.005
+    counts = np.array([(lost, won, n - lost - won) for lost in range(n + 1) for won in range(n + 1 - lost)])
+    high = drop_bounds(worse, better, n).high
+    most_that_differ = stats.binomtest(worse + better, n).proportion_ci(confidence_level=1 - 2 * spent, method="exact").high
+
+    chances = [
+        stats.multinomial.pmf(counts, n, [(share + high) / 2, (share - high) / 2, 1 - share])
+        for share in np.linspace(abs(high), most_that_differ, 200)
+    ]
+
+    no_worse = counts[:, 0] - counts[:, 1] <= worse - better
+    assert max(chance[no_worse].sum() for chance in chances) == pytest.approx(0.05 - spent, abs=2e-4)
+
+
 def test_a_drop_is_bounded_about_as_tightly_as_a_large_sample_allows():
     n, differing = 20_000, 600
 
@@ -238,6 +254,17 @@ def test_clusters_without_a_failure_are_not_taken_for_certain():
 
     assert (low, high) == pytest.approx((-high, high))
     assert high > drop_bounds(0, 0, 400).high
+
+
+def test_few_clusters_that_differ_get_exact_bounds():
+    lost, sizes = np.zeros(400, dtype=np.int64), np.full(400, 5)
+    lost[:19] = 1
+    exact = net_bounds(lost, least=-5, most=5).scaled(400 / 2000)
+    few = clustered_bounds(lost, sizes, signed=True)
+    lost[19] = 1
+
+    assert few == exact
+    assert clustered_bounds(lost, sizes, signed=True) != net_bounds(lost, least=-5, most=5).scaled(400 / 2000)
 
 
 def test_clusters_that_all_lose_alike_leave_resampling_nothing_to_say_and_get_exact_bounds():
