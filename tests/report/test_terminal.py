@@ -112,6 +112,7 @@ def test_a_row_of_long_names_fits_160_columns():
         (1.0, 0.6, "", Direction.CEILING, ("1.0000", "<=", "0.6000")),
         (3.1625, 3.2, "ms", Direction.CEILING, ("3.163", "<=", "3.200")),
         (89_347_080.0, 89_347_080.0, "bytes", Direction.CEILING, ("89,347,080", "<=", "89,347,080")),
+        (-0.04, 1.0, "dB", Direction.CEILING, ("0.0", "<=", "1.0")),
         (None, 10.0, "dB", Direction.FLOOR, ("-", ">=", "10.0")),
         (0.5, None, "", Direction.FLOOR, ("0.5000", "-")),
         (None, None, "", Direction.FLOOR, ("-", "-")),
