@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UnusableInputs
-from harness.prepare.configurations import open_clip_library, require_arch
+from harness.prepare.configurations import open_clip_library, require_arch, tokenizer_settings
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.observations import EncoderInputs
 from harness.records.spec import EncoderSpec, Tower
@@ -122,7 +122,7 @@ def _tokens(arch: str, captions: list[str]) -> NDArray[np.int64]:
     open_clip = open_clip_library(to="tokenize captions")
     try:
         with quiet_to(None):
-            return open_clip.get_tokenizer(arch)(captions).numpy().astype(np.int64)
+            return open_clip.get_tokenizer(arch, **tokenizer_settings(arch))(captions).numpy().astype(np.int64)
     except Exception as error:  # tokenizers from the hub fail in the words of four different network libraries
         raise UnusableInputs(
             f"the tokenizer of {arch} cannot be had: {type(error).__name__}: {str(error)[:200]}; expected one that ships with "
