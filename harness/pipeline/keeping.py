@@ -112,7 +112,7 @@ class Keeper:
             backend=engine.backend,
             target=engine.target,
             batch=str(engine.batch),
-            weights=self._pipeline.maker.origin(engine.encoder),
+            weights=evidence.weights or self._pipeline.maker.origin(engine.encoder),
             observed=keep_rows(self._folder, engine.id, evidence.observed),
             exact=keep_rows(self._folder, _fp32_name(engine.encoder), evidence.exact),
             fake_quant=keep_rows(self._folder, f"{graph.id}-fake-quant", evidence.fake_quant) if evidence.fake_quant else None,

@@ -165,6 +165,7 @@ def _read_evidence(reader: KeptAccuracyReader, record: KeptAccuracy) -> Accuracy
         half=rows(record.half),
         task=reader.task(record.task, of=record) if record.task else None,
         approved_snr_db=record.approved_snr_db,
+        weights=record.weights,
     )
     for other in (exact, evidence.fake_quant, evidence.half):
         if other is not None and other.inputs_digest == observed.inputs_digest and other.ids != observed.ids:
