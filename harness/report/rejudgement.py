@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.records.rejudgement import NotRejudged, RejudgedGate, Rejudgement
-from harness.records.verdict import Severity, Status, Suite, Verdict
-from harness.report.words import UNKNOWN, engine, figures, order, place, plain
+from harness.records.verdict import Severity, Status, Suite
+from harness.report.words import certainty, engine, figures, order, place, plain
 
 WIDTH = 140
-_HEADINGS = ("encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "interval", "n", "verdict", "then")
+_HEADINGS = ("encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "n", "verdict", "then", "95 % bounds")
 _RIGHT = {"observed", "n"}
 _GAP = "  "
 
@@ -51,15 +51,11 @@ def _cells(gate: RejudgedGate) -> tuple[str, ...]:
         observed,
         bound,
         plain(now.unit),
-        _interval(now),
-        str(now.n),
+        f"{now.n:,}",
         f"{now.status}, report" if gate.severity is Severity.REPORT else now.status,
         _then(gate),
+        certainty(now),
     )
-
-
-def _interval(now: Verdict) -> str:
-    return UNKNOWN if now.interval is None else " to ".join(f"{end:.4g}" for end in now.interval)
 
 
 def _then(gate: RejudgedGate) -> str:
