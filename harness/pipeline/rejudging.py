@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 # What the run that approved a figure said of its gate; see `Observer.settle`.
 _APPROVALS = ("baseline_created", "baseline_updated")
-_OTHER_SUITES = (
-    "it rests on graphs, layers, bytes or times, not on rows; enginegate gate judges it, enginegate compare shows it beside another run"
-)
-_OTHER_METRICS = "it rests on runs of the engine itself; enginegate gate judges it"
+_OTHER_SUITES = "rests on graphs, layers, bytes or times, not on rows; run enginegate gate, or enginegate compare with another run"
+_OTHER_METRICS = "rests on runs of the engine itself, not on kept rows; run enginegate gate"
 
 Row = Verdict | ReportFinding
 _Engine = tuple[str, str, str | None, str | None]

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from harness.records.rejudgement import NotRejudged, RejudgedGate, Rejudgement
 from harness.records.verdict import Severity, Status, Suite
-from harness.report.words import certainty, engine, figures, order, place, plain
+from harness.report.words import certainty, engine, figures, many, order, place, plain
 
 WIDTH = 140
 _HEADINGS = ("encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "n", "verdict", "then", "95 % bounds")
 _RIGHT = {"observed", "n"}
+_OPTIONAL = {"then", "95 % bounds"}  # shown where some gate has something to say there
 _GAP = "  "
 
 
@@ -20,7 +21,7 @@ def rejudgement_text(record: Rejudgement) -> str:
     """A line a gate, why those that are not PASS are not, what was not judged again, and a count; without a last newline."""
     gates = sorted(record.gates, key=lambda gate: order(gate.now))  # metrics of one engine stay in the run's order
     parts = (
-        _wrapped(f"run {plain(record.run)} of {record.started}, bounds of {plain(record.gate_file)}"),
+        [f"run     {plain(record.run)}, of {record.started}", f"bounds  {plain(record.gate_file)}"],
         _table(gates),
         list(_reasons(gates)),
         list(_left(record.not_rejudged)),
@@ -31,13 +32,15 @@ def rejudgement_text(record: Rejudgement) -> str:
 
 def _table(gates: Sequence[RejudgedGate]) -> list[str]:
     rows = [_HEADINGS, *map(_cells, gates)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return [_aligned(row, widths) for row in rows]
+    shown = [column for column, heading in enumerate(_HEADINGS) if heading not in _OPTIONAL or any(row[column] for row in rows[1:])]
+    widths = [max(len(row[column]) for row in rows) for column in shown]
+    right = [_HEADINGS[column] in _RIGHT for column in shown]
+    return [_aligned([row[column] for column in shown], widths, right) for row in rows]
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    columns = zip(_HEADINGS, row, widths, strict=True)
-    return _GAP.join(cell.rjust(width) if heading in _RIGHT else cell.ljust(width) for heading, cell, width in columns).rstrip()
+def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    columns = zip(cells, widths, right, strict=True)
+    return _GAP.join(cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in columns).rstrip()
 
 
 def _cells(gate: RejudgedGate) -> tuple[str, ...]:
@@ -85,10 +88,13 @@ def _tally(record: Rejudgement) -> str:
     summary = record.summary
     gates = [gate for gate in record.gates if gate.severity is Severity.GATE]
     counted = f": {_statuses(gate.now.status for gate in gates)}" if gates else ""
-    return (
-        f"{summary.gates} gates judged again{counted}; {summary.changed} with another verdict than in the run; {summary.report} reports; "
-        f"{summary.not_rejudged} verdicts of the run not judged again"
+    shares = (
+        f"{many(summary.gates, 'gate')} judged again{counted}",
+        f"{summary.changed} with another verdict than in the run",
+        many(summary.report, "report"),
+        f"{many(summary.not_rejudged, 'verdict')} of the run not judged again",
     )
+    return "; ".join(shares)
 
 
 def _statuses(found: Iterable[Status | None]) -> str:
