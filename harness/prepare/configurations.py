@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness.errors import MissingLibrary, UnknownName
 from harness.prepare.vendor_log import import_quietly
@@ -51,9 +52,17 @@ def require_arch(arch: str) -> None:
 
 def config_digest(arch: str) -> str:
     """sha256 of a configuration, so that an artifact made from another content under the same name is not taken for it."""
+    return hashlib.sha256(_content(arch)).hexdigest()
+
+
+def read_config(arch: str) -> dict[str, Any]:
+    """A configuration as its file has it, without open_clip's defaults."""
+    return json.loads(_content(arch))
+
+
+def _content(arch: str) -> bytes:
     file = next((path for path in _files() if path.stem == arch), None)
-    content = file.read_bytes() if file else json.dumps(open_clip_library(to="read a configuration").get_model_config(arch)).encode()
-    return hashlib.sha256(content).hexdigest()
+    return file.read_bytes() if file else json.dumps(open_clip_library(to="read a configuration").get_model_config(arch)).encode()
 
 
 def open_clip_library(*, to: str) -> ModuleType:
