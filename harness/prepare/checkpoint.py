@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UnusableCheckpoint
 from harness.prepare.configurations import near, open_clip_library, require_arch
+from harness.prepare.shipped import has_outliers, shipped_file, shipped_names, with_outliers
 from harness.prepare.vendor_log import quiet_to
+from harness.prepare.weights_file import SUFFIXES, State, last_line, read_state, require_same_shapes
 from harness.records.spec import EncoderSpec, Tower
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-
-_PICKLED = (".pt", ".pth", ".bin")
-_SUFFIXES = (".safetensors", *_PICKLED)
-
-State = dict[str, "torch.Tensor"]
 
 
 def weights_origin(spec: EncoderSpec) -> str:
     """Where the weights come from, free of paths: `seeded:N`, `sha256:HEX` of a file, or a pretrained tag. Loads no torch.
 
+    Weights that ship with this project are a file too; those derived from one carry their name behind it.
+
     Raises:
         UnusableCheckpoint: what looks like a file is not there, or is no file.
     """
-    path = Path(spec.weights)
+    path = _file_of(spec)
     if spec.seed is None and path.is_file():
         with path.open("rb") as stream:
-            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return f"sha256:{digest}+{spec.weights}" if has_outliers(spec.weights) else f"sha256:{digest}"
     if spec.seed is None and _looks_like_a_path(spec.weights):
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise UnusableCheckpoint(f"checkpoint {spec.weights} {found}; expected a file ending in {_said(_SUFFIXES)}; look at its path")
+        raise UnusableCheckpoint(f"checkpoint {spec.weights} {found}; expected a file ending in {', '.join(SUFFIXES)}; look at its path")
     return spec.weights
 
 
 def load_encoder(spec: EncoderSpec, *, log: Path | None = None) -> nn.Module:
     """One tower with its own, unchanged modules, whose forward(image) or forward(tokens) gives [batch, dim], not normalised.
 
-    The result has `row_shape`, the shape of one input row, and `dim`. The attribute that holds the tower is `tower`, since
-    Model Optimizer's preset switches off whatever is below a module called `visual`.
+    The result has `row_shape`, the shape of one input row, `dim`, and `logit_scale`, what the model multiplies cosines with. The
+    attribute that holds the tower is `tower`, since Model Optimizer's preset switches off whatever is below a module called `visual`.
 
     Args:
         spec: `seeded:N` weights are open_clip's initialisation under seed N, with branches that it starts at zero made live; the
@@ -60,9 +57,15 @@ def load_encoder(spec: EncoderSpec, *, log: Path | None = None) -> nn.Module:
     with quiet_to(log):
         model = _model(spec, from_file=origin.startswith("sha256:"))
         _require_finite(model.state_dict(), spec.weights)
+        logit_scale = float(model.logit_scale.exp())
         encoder = _one_tower(model, spec.tower).float().eval().requires_grad_(False)
+        encoder.logit_scale = logit_scale
         encoder.dim = _config(spec.arch)["embed_dim"]
         return encoder
+
+
+def _file_of(spec: EncoderSpec) -> Path:
+    return shipped_file(spec.arch, spec.weights) or Path(spec.weights)
 
 
 def _config(arch: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def _config(arch: str) -> dict[str, Any]:
 def _model(spec: EncoderSpec, *, from_file: bool) -> Any:
     if spec.seed is not None:
         return _with_seed(spec.arch, spec.seed)
-    return _with_file(spec.arch, Path(spec.weights)) if from_file else _with_tag(spec.arch, spec.weights)
+    return _with_file(spec) if from_file else _with_tag(spec.arch, spec.weights)
 
 
 def _with_seed(arch: str, seed: int) -> Any:
@@ -104,27 +107,30 @@ def _without_weights(arch: str) -> Any:
         return open_clip.create_model(arch, pretrained_text=False)
     except (RuntimeError, OSError, ImportError) as error:
         raise UnusableCheckpoint(
-            f"open_clip cannot make {arch} ({_last_line(error)}); expected a configuration that needs neither the hub nor "
+            f"open_clip cannot make {arch} ({last_line(error)}); expected a configuration that needs neither the hub nor "
             "another library; install what it names, or choose another configuration"
         ) from error
 
 
-def _with_file(arch: str, path: Path) -> Any:
+def _with_file(spec: EncoderSpec) -> Any:
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    model = _with_seed(arch, 0)
-    state = convert_state_dict(model, _read_state(path))
+    path = _file_of(spec)
+    model = _with_seed(spec.arch, 0)
+    state = convert_state_dict(model, read_state(path))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
-    _require_same_shapes(state, model.state_dict(), path, arch)
+    require_same_shapes(state, model.state_dict(), path, spec.arch)
+    if has_outliers(spec.weights):
+        state = with_outliers({name: tensor.float() for name, tensor in state.items()})
     model.load_state_dict(state, strict=False)  # the shapes were compared above; what may be missing does not reach an embedding
     return model
 
 
 def _with_tag(arch: str, tag: str) -> Any:
     open_clip = open_clip_library(to="load pretrained weights")
-    tags = open_clip.list_pretrained_tags_by_model(arch)
+    tags = [*open_clip.list_pretrained_tags_by_model(arch), *shipped_names(arch)]
     if not open_clip.get_pretrained_cfg(arch, tag):
         raise UnusableCheckpoint(
             f"{tag!r} is neither a file nor a pretrained tag of {arch}; {near(tag, tags)}; or give seeded:N or a checkpoint file"
@@ -133,90 +139,11 @@ def _with_tag(arch: str, tag: str) -> Any:
         return open_clip.create_model(arch, pretrained=tag)
     except RuntimeError as error:
         if "Failed to download" not in str(error):
-            raise UnusableCheckpoint(f"the weights {tag!r} do not fit {arch}: {_last_line(error)}; choose another tag") from error
+            raise UnusableCheckpoint(f"the weights {tag!r} do not fit {arch}: {last_line(error)}; choose another tag") from error
         raise UnusableCheckpoint(
-            f"the weights {tag!r} of {arch} are not in the local cache and the hub could not be reached ({_last_line(error)}); "
+            f"the weights {tag!r} of {arch} are not in the local cache and the hub could not be reached ({last_line(error)}); "
             "connect this machine, or download the file elsewhere and give its path as weights"
         ) from error
-
-
-def _read_state(path: Path) -> State:
-    """Tensors of a checkpoint file, by name; nothing in it is executed."""
-    if path.suffix not in _SUFFIXES:
-        raise UnusableCheckpoint(f"checkpoint {path} has the suffix {path.suffix!r}; expected {_said(_SUFFIXES)}; convert it")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    nested = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    return _plain_tensors(nested, path)
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UnusableCheckpoint(
-            f"checkpoint {path} of {path.stat().st_size} bytes is truncated or no safetensors file ({_last_line(error)}); copy it again"
-        ) from error
-
-
-def _read_pickled(path: Path) -> Any:
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything while it is read, and all of it means the same
-        raise UnusableCheckpoint(f"checkpoint {path} {_why_unpickling_stopped(error, path)}") from error
-
-
-def _why_unpickling_stopped(error: Exception, path: Path) -> str:
-    text = str(error)
-    if "TorchScript" in text:
-        return "is a TorchScript archive, which holds code; expected plain tensors; save its state_dict() with safetensors"
-    refused = re.search(r"GLOBAL ([\w.]+)", text)
-    if isinstance(error, pickle.UnpicklingError) and refused:
-        return (
-            f"holds more than plain tensors ({refused.group(1)}), which could run code; "
-            "expected a state_dict; save its tensors with safetensors"
-        )
-    return (
-        f"of {path.stat().st_size} bytes is truncated or no checkpoint ({type(error).__name__}: {_last_line(error)}); "
-        "expected what torch.save writes of a state_dict; copy it again"
-    )
-
-
-def _plain_tensors(content: Any, path: Path) -> State:
-    import torch
-
-    if not isinstance(content, Mapping) or not content:
-        raise UnusableCheckpoint(f"checkpoint {path} holds {type(content).__name__}; expected a state_dict, tensors by name")
-    stray = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    if stray:
-        raise UnusableCheckpoint(
-            f"checkpoint {path} holds {len(stray)} values that are no tensors, first {stray[0]!r}; "
-            "expected a state_dict, or a training checkpoint with one under 'state_dict'"
-        )
-    unnamed = [name for name in content if not isinstance(name, str)]
-    if unnamed:
-        raise UnusableCheckpoint(f"checkpoint {path} names a tensor {unnamed[0]!r}; expected a state_dict, whose names are texts")
-    # Checkpoints of distributed training carry the wrapper's name.
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _require_same_shapes(found: State, expected: State, path: Path, arch: str) -> None:
-    names = [name for name in (*expected, *(name for name in found if name not in expected)) if not name.startswith("logit_")]
-    wrong = [name for name in names if _shape(found, name) != _shape(expected, name)]
-    if wrong:
-        first = "; ".join(f"{name}: found {_shape(found, name)}, expected {_shape(expected, name)}" for name in wrong[:2])
-        raise UnusableCheckpoint(
-            f"checkpoint {path} is not of {arch}: {len(wrong)} of {len(names)} weights differ, first {first}; "
-            "name the configuration it was trained with"
-        )
-
-
-def _shape(state: State, name: str) -> str:
-    return str(list(state[name].shape)) if name in state else "nothing"
 
 
 def _require_finite(state: State, weights: str) -> None:
@@ -291,14 +218,5 @@ def _pooled(features: Any) -> Tensor:
     return features[0] if isinstance(features, tuple) else features
 
 
-def _said(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
 def _looks_like_a_path(weights: str) -> bool:
-    return "/" in weights or "\\" in weights or Path(weights).suffix in _SUFFIXES
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1][:200] if lines else type(error).__name__
+    return "/" in weights or "\\" in weights or Path(weights).suffix in SUFFIXES

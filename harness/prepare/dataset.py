@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UnusableInputs
-from harness.prepare.configurations import open_clip_library, read_config, require_arch
+from harness.prepare.configurations import open_clip_library, read_config, require_arch, tokenizer_settings
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.observations import EncoderInputs
 from harness.records.spec import EncoderSpec, Tower
@@ -140,10 +140,10 @@ def _room_for(pairing: Pairing, row_shape: tuple[int, ...]) -> NDArray[np.float1
 
 def _tokens(arch: str, captions: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """The tokens, and what is to be said of captions that did not fit."""
-    open_clip = open_clip_library(to="tokenize captions")
+    open_clip, settings = open_clip_library(to="tokenize captions"), tokenizer_settings(arch)
     try:
         with quiet_to(None):
-            tokenizer = open_clip.get_tokenizer(arch)
+            tokenizer = open_clip.get_tokenizer(arch, **settings)
             rows = tokenizer(list(captions)).numpy().astype(np.int64)
             # Two positions more show what a shorter context leaves out: at least one of them holds a token that is no end.
             longer = tokenizer(["", *captions], context_length=rows.shape[1] + 2).numpy()

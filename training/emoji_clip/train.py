@@ -29,8 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "harness" / "data"
+DATA = Path(__file__).resolve().parents[2] / "harness" / "data"
 MODEL = "emoji-clip"
 REPORT_EVERY = 25
 SCORED_AT_ONCE = 128
@@ -119,10 +118,10 @@ def make_model() -> tuple[Any, Any]:
     import open_clip
     from open_clip.tokenizer import SimpleTokenizer
 
-    config = json.loads((HERE / f"{MODEL}.json").read_text(encoding="utf-8"))
+    config = json.loads((DATA / "models" / f"{MODEL}.json").read_text(encoding="utf-8"))
     text = config["text_cfg"]
     merges = text.pop("tokenizer_kwargs")["bpe_path"]
-    tokenizer = SimpleTokenizer(bpe_path=str(HERE / merges), context_length=text["context_length"])
+    tokenizer = SimpleTokenizer(bpe_path=str(DATA / "models" / merges), context_length=text["context_length"])
     if tokenizer.vocab_size != text["vocab_size"]:
         raise SystemExit(f"{merges} makes {tokenizer.vocab_size} tokens, the configuration says {text['vocab_size']}; correct one of them")
     return open_clip.CLIP(**config), tokenizer
