@@ -159,7 +159,7 @@ def _tokens(arch: str, captions: Sequence[str]) -> tuple[NDArray[np.int64], tupl
 
 
 def _rows_cut(rows: NDArray[np.int64], longer: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """bool [captions]: which captions have more tokens than the context. `longer` has the empty caption's row before all others."""
+    """Which captions have more tokens than the context: bool [captions]. `longer` has the empty caption's row before all others."""
     values, counts = np.unique(longer[0], return_counts=True)
     filler = values[counts.argmax()]
     return (longer[1:] != filler).sum(axis=1) > (rows != filler).sum(axis=1)
@@ -186,7 +186,7 @@ def _words_on_cut(cut: NDArray[np.bool_], captions: Sequence[str], context: int)
 
 def shown(text: str) -> str:
     """A text of the caller's data, short enough for a message, with what a terminal would obey made visible."""
-    return ascii(text) if len(text) <= 60 else f"{ascii(text[:57])}..."
+    return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
 
 
 def _inputs(name: str, rows: NDArray[np.generic], ids: Sequence[str], notes: tuple[str, ...] = ()) -> EncoderInputs:
