@@ -48,13 +48,16 @@ def _ratios() -> dict[str, float]:
     from harness.judge.latency import ratio_of
     from harness.pipeline.making import Maker
     from harness.pipeline.seeing import Pipeline
+    from harness.records.policy import EvaluationRows
     from harness.records.spec import EncoderSpec, EngineSpec, Recipe
     from harness.store.cache import ArtifactCache, default_cache_dir
 
     def silent(_text: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    pipeline = Pipeline(Maker(ArtifactCache(default_cache_dir()), silent), evaluation_rows=64, progress=silent)
+    pipeline = Pipeline(
+        Maker(ArtifactCache(default_cache_dir()), silent), evaluation_rows=EvaluationRows(seeded=64, trained=64), progress=silent
+    )
     found: dict[str, float] = {}
     for name in ENCODERS:
         encoder = EncoderSpec.parse(name)

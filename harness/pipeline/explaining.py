@@ -13,6 +13,7 @@ from harness.pipeline.names import backend_of
 from harness.pipeline.seeing import Pipeline
 from harness.records.engine_nodes import LAYERS_SCHEMA, EngineLayers, EngineNode
 from harness.records.observations import LayerTable
+from harness.records.policy import NO_ROWS
 from harness.records.spec import EngineSpec
 from harness.report.layers import layers_text
 from harness.store.cache import ArtifactCache, default_cache_dir
@@ -54,7 +55,7 @@ def explain_engine(spec: EngineSpec, *, cache_dir: Path | None, progress: Progre
     require_arch(spec.encoder.arch)
     if Capability.LAYER_TABLE not in backend_of(spec.backend).capabilities:
         raise UsageError(f"backend {spec.backend} leaves no layer table; choose one that compiles engines, such as tensorrt_rtx")
-    pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=1, progress=progress)
+    pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=NO_ROWS, progress=progress)
     table = pipeline.layers(spec)
     engine = " ".join((spec.recipe, "/".join(filter(None, (spec.backend, spec.target)))))
     return _explained(table, pipeline.graph(spec.encoder, spec.recipe), encoder=spec.encoder.name, engine=engine)

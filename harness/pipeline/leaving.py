@@ -9,6 +9,7 @@ from harness.errors import BuildFailed, UsageError
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.seeing import Pipeline
 from harness.prepare.configurations import require_arch
+from harness.records.policy import NO_ROWS
 from harness.records.spec import EngineSpec
 from harness.store.atomic import copy_atomically, write_atomically
 from harness.store.cache import ArtifactCache, default_cache_dir
@@ -35,7 +36,7 @@ def build_engine(spec: EngineSpec, *, cache_dir: Path | None, out: Path | None, 
     require_arch(spec.encoder.arch)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out names {out}, which is a file; expected a folder for the engine and its record")
-    pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=1, progress=progress)
+    pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=NO_ROWS, progress=progress)
     artifact = pipeline.maker.engine(spec)
     if artifact.path is None:
         raise BuildFailed(f"{spec.id} has no engine file: its backend runs the checkpoint itself; choose another backend")

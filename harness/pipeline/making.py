@@ -10,6 +10,7 @@ import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
 from harness.records.observations import Embeddings, EncoderInputs
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.records.task import Pairing
 from harness.store.cache import ArtifactCache, CacheEntry
 from harness.store.codec import from_plain, to_plain
 
@@ -42,6 +44,11 @@ class _OnnxFacts:
     repairs: tuple[Repair, ...]
     amax: Mapping[str, float]
     calibration: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReferenceFacts:
+    logit_scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +109,12 @@ class Maker:
         shared = encoder if origin == encoder.weights and encoder.seed is None else replace(encoder, weights="seeded:0")
         return self._once(("inputs", shared, split, rows), lambda: self._inputs(shared, split, rows))
 
+    def pairing(self, rows: int) -> Pairing:
+        """Which of the first `rows` evaluation pictures and captions belong together."""
+        from harness.prepare.inputs import DATASET
+
+        return Pairing.one_to_one(DATASET, rows)
+
     def onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
         """The exported encoder. Recipes that make one graph of this tower share it, and with it every engine built from it."""
         made = recipe.on(encoder.tower)
@@ -119,7 +132,17 @@ class Maker:
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
         """FP32 embeddings of `inputs`, by PyTorch."""
-        return self._once(("reference", encoder, inputs.digest), lambda: self._reference(encoder, inputs))
+        rows = _array(self._reference_entry(encoder, inputs), "embeddings.npz")
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
+
+    def logit_scale(self, encoder: EncoderSpec, inputs: EncoderInputs) -> float:
+        """What the encoder's model multiplies cosines with; learnt of the reference embeddings of `inputs`."""
+        return _facts(_ReferenceFacts, self._reference_entry(encoder, inputs)).logit_scale
+
+    def fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
+        """Embeddings of `inputs` by PyTorch in FP32 with the recipe's quantizers in place."""
+        made = recipe.on(encoder.tower)
+        return self._once(("fake_quant", encoder, made, inputs.digest), lambda: self._fake_quant(encoder, made, inputs))
 
     @property
     def engines(self) -> tuple[EngineSpec, ...]:
@@ -214,17 +237,33 @@ class Maker:
             cache_hit=entry.hit,
         )
 
-    def _reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
+    def _reference_entry(self, encoder: EncoderSpec, inputs: EncoderInputs) -> CacheEntry:
         def build(folder: Path) -> Mapping[str, Any]:
-            from harness.prepare.encoder_onnx import reference_rows
+            from harness.prepare.references import exact_rows
 
-            np.savez(folder / "embeddings.npz", rows=reference_rows(encoder, inputs))
-            return {}
+            made = exact_rows(encoder, inputs)
+            np.savez(folder / "embeddings.npz", rows=made.rows)
+            return to_plain(_ReferenceFacts(logit_scale=made.logit_scale))
 
         made_from = {**self._prepared_from(encoder), "inputs": inputs.digest}
-        entry = self._fetch("reference", made_from, build, doing=f"running {encoder.name} in FP32")
+        fetch = partial(self._fetch, "reference", made_from, build, doing=f"running {encoder.name} in FP32")
+        return self._once(("reference", encoder, inputs.digest), fetch)
+
+    def _fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
+        from harness.prepare.inputs import CALIBRATION_ROWS, Split, split_source
+
+        def build(folder: Path) -> Mapping[str, Any]:
+            from harness.prepare.references import fake_quant_rows
+
+            calibration = self.inputs(encoder, Split.CALIBRATION, CALIBRATION_ROWS)
+            np.savez(folder / "embeddings.npz", rows=fake_quant_rows(encoder, recipe, calibration, inputs))
+            return {}
+
+        source = split_source(Split.CALIBRATION, CALIBRATION_ROWS)
+        made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source, "inputs": inputs.digest}
+        entry = self._fetch("fake_quant", made_from, build, doing=f"running {encoder.name} {recipe} as fake quantization")
         rows = _array(entry, "embeddings.npz")
-        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} {recipe} as fake quantization")
 
     def _fetch(self, kind: str, made_from: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]], *, doing: str) -> CacheEntry:
         def build_with_words(folder: Path) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
 
 if TYPE_CHECKING:
+    from harness.judge.accuracy.evidence import AccuracyEvidence
     from harness.judge.engine_checks.evidence import EngineEvidence
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
@@ -68,6 +69,19 @@ class Observer:
         seen = self._pipeline.reference(subject.encoder)
         self._keeper.keep_embeddings(f"{subject.encoder.name}-fp32", seen)
         return seen
+
+    def accuracy(self, engine: EngineSpec) -> AccuracyEvidence:
+        """What judges of accuracy look at: the engine's rows, and all that they are compared with."""
+        from harness.judge.accuracy.evidence import AccuracyEvidence
+
+        return AccuracyEvidence(
+            observed=self.embeddings(engine),
+            exact=self.reference(engine),
+            fake_quant=self._pipeline.fake_quant(engine),
+            half=self._pipeline.embeddings(self.fp16_of(engine)) if engine.recipe.is_quantized else None,
+            task=self._pipeline.task(engine.encoder),
+            approved_snr_db=self.approved("centred_snr_db", engine),
+        )
 
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,10 @@ from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
 from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, TimingSamples
+from harness.records.policy import EvaluationRows
 from harness.records.run import EngineRow
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.records.task import Task
 
 if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
@@ -40,7 +42,7 @@ class Pipeline:
         progress: called as a context manager with what is being done, for people.
     """
 
-    def __init__(self, maker: Maker, *, evaluation_rows: int, progress: Progress) -> None:
+    def __init__(self, maker: Maker, *, evaluation_rows: EvaluationRows, progress: Progress) -> None:
         self.maker = maker
         self._evaluation_rows = evaluation_rows
         self._progress = progress
@@ -76,6 +78,16 @@ class Pipeline:
     def embeddings(self, spec: EngineSpec) -> Embeddings:
         """The engine's embeddings of the evaluation inputs. The engine runs in every session."""
         return self._once(("embeddings", spec), lambda: self._embeddings(spec))
+
+    def fake_quant(self, spec: EngineSpec) -> Embeddings | None:
+        """What the recipe's quantizers alone make of the evaluation inputs, by PyTorch; None for a recipe that has none."""
+        if not spec.recipe.is_quantized:
+            return None
+        return self.maker.fake_quant(spec.encoder, spec.recipe, self._evaluation(spec.encoder))
+
+    def task(self, encoder: EncoderSpec) -> Task | None:
+        """What the encoder's embeddings are for, with the other tower in FP32; None for weights that have learnt nothing."""
+        return None if encoder.seed is not None else self._once(("task", encoder), lambda: self._task(encoder))
 
     def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int, seed: int = 0) -> LatencyPair:
         """Interleaved launches of two engines of one encoder, with as many rows as their profile's minimum."""
@@ -123,7 +135,18 @@ class Pipeline:
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
-        return self.maker.inputs(encoder, "evaluation", self._evaluation_rows)
+        return self.maker.inputs(encoder, "evaluation", self._evaluation_rows.of(encoder))
+
+    def _task(self, encoder: EncoderSpec) -> Task:
+        other = replace(encoder, tower=encoder.tower.other)
+        inputs = self._evaluation(other)
+        return Task(
+            tower=encoder.tower,
+            pairing=self.maker.pairing(self._evaluation_rows.of(encoder)),
+            other=self.maker.reference(other, inputs),
+            logit_scale=self.maker.logit_scale(other, inputs),
+            same_weights=self.maker.origin(encoder),
+        )
 
     def _embeddings(self, spec: EngineSpec) -> Embeddings:
         from harness.measure.embeddings import embed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,8 +26,8 @@ MARKERS = (
     "graph: Q/DQ nodes, from ONNX to the engine's layers",
     "benchmark: bytes and times against stored baselines",
     "conformance: what every backend must do alike",
-    "gates(*metrics, needs='run', quantized=False): which metrics a test judges, what its engine must be able to do "
-    "(run, build, layers, memory), and whether it is about quantized recipes only",
+    "gates(*metrics, needs='run', quantized=False, trained=False): which metrics a test judges, what its engine must be able to do "
+    "(run, build, layers, memory), and whether it is about quantized recipes, or trained weights, only",
 )
 
 # dest of our options, so that a run that names one is checked before collection.
@@ -128,12 +129,13 @@ def _resolve(config: pytest.Config) -> Settings:
     gate_file = base / option.gate_file if option.gate_file else default_gate_file(base)
     policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")))
     _require_matching_patterns(policy, known_archs())
-    weights = _weights(option.weights or [], known_archs())
+    weights, usual = (_weights(values, known_archs()) for values in (option.weights or [], policy.defaults.weights))
     encoders: list[EncoderSpec] = []
     for name in option.encoders or policy.defaults.encoders:
         encoder = EncoderSpec.parse(name)
         require_arch(encoder.arch)
-        encoders.append(EncoderSpec.parse(name, weights=weights.get(encoder.arch) or weights.get("") or encoder.weights))
+        chosen = weights.get(encoder.arch) or weights.get("") or usual.get(encoder.arch) or encoder.weights
+        encoders.append(EncoderSpec.parse(name, weights=chosen))
         weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
     _require_used(weights, encoders)
     return Settings(
@@ -197,7 +199,7 @@ def _require_used(weights: dict[str, str], encoders: list[EncoderSpec]) -> None:
         raise UsageError(f"--weights names {unused[0]}={weights[unused[0]]}, and only {chosen} are gated; add --encoders {unused[0]}/image")
 
 
-def _weights(values: list[str], archs: tuple[str, ...]) -> dict[str, str]:
+def _weights(values: Sequence[str], archs: tuple[str, ...]) -> dict[str, str]:
     """Configuration name to weights; the empty name is every other encoder's."""
     found: dict[str, str] = {}
     for value in values:

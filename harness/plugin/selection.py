@@ -24,6 +24,9 @@ _TOLD = {
 }
 
 
+_UNTRAINED = "seeded weights have learnt nothing, so how well they do a task is chance; give trained ones with --weights"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unable:
     """A gate that none of the chosen backends can run here.
@@ -50,6 +53,7 @@ class Gates:
     metrics: tuple[str, ...] = ()
     needs: str = "run"
     quantized: bool = False
+    trained: bool = False
 
     @classmethod
     def of(cls, definition: pytest.Item) -> Gates:
@@ -59,9 +63,9 @@ class Gates:
             UsageError: `needs` is none of the four words.
         """
         marker = definition.get_closest_marker("gates")
-        stray = sorted(set(marker.kwargs) - {"needs", "quantized"}) if marker else []
+        stray = sorted(set(marker.kwargs) - {"needs", "quantized", "trained"}) if marker else []
         if stray:
-            raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs and quantized")
+            raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs, quantized and trained")
         gates = cls(metrics=tuple(marker.args), **marker.kwargs) if marker else cls()
         if gates.needs not in ("run", "build", *_TOLD):
             raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build, {' or '.join(_TOLD)}")
@@ -99,6 +103,8 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
     from harness.pipeline.names import backend_of
 
     candidates = list(candidate_engines(settings, pair.encoder, pair.recipe))
+    if gates.trained and pair.encoder.seed is not None:
+        return [Unable(prepared=pair, reasons=((candidates[0], _UNTRAINED),), was_asked=False)] if candidates else []
     reasons = [(engine, gates.why_not(backend_of(engine.backend), engine)) for engine in candidates]
     able = [engine for engine, reason in reasons if reason is None]
     refused = tuple((engine, reason) for engine, reason in reasons if reason is not None)

@@ -1,4 +1,4 @@
-"""The whole way from a name to a checked ONNX file, and the FP32 reference it is compared with."""
+"""The whole way from a name to a checked ONNX file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from harness.errors import BuildFailed, UnusableInputs
 from harness.prepare.attention import unpack_attention
 from harness.prepare.batch_norm import fold_batch_norms
 from harness.prepare.checkpoint import load_encoder
-from harness.prepare.export import export_onnx, input_name
+from harness.prepare.export import export_onnx
 from harness.prepare.quantize import quantize
+from harness.prepare.references import require_tower
 from harness.prepare.repair.all_repairs import repair
 from harness.prepare.repair.originals import Originals
 from harness.prepare.tidy import tidy
 from harness.prepare.vendor_log import quiet_to
 from harness.records.artifacts import Repair
-from harness.records.observations import EncoderInputs, Float32Array
+from harness.records.observations import EncoderInputs
 from harness.records.spec import EncoderSpec, Recipe
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 ONNX_FILE = "model.onnx"
 LOG_FILE = "prepare.log"
-REFERENCE_BATCH = 16  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,35 +67,11 @@ def make_onnx(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInputs | No
     return OnnxFacts(opset=_opset(path), repairs=repairs, amax=amax)
 
 
-def reference_rows(spec: EncoderSpec, inputs: EncoderInputs) -> Float32Array:
-    """float32 [n, dim]: what the untouched encoder makes of `inputs` in FP32 on the CPU, not normalised.
-
-    Raises:
-        UnusableInputs: the inputs are of the other tower.
-    """
-    import torch
-
-    _require_tower(inputs, spec)
-    encoder = load_encoder(spec)
-    with torch.inference_mode():
-        parts = [encoder(_as_fp32(batch)) for batch in torch.from_numpy(inputs.rows).split(REFERENCE_BATCH)]
-        return torch.cat(parts).numpy().astype(np.float32)
-
-
-def _as_fp32(batch: Any) -> Any:
-    return batch.float() if batch.is_floating_point() else batch
-
-
 def _fitting(calibration: EncoderInputs | None, spec: EncoderSpec, recipe: Recipe) -> EncoderInputs:
     if calibration is None:
         raise UnusableInputs(f"recipe {recipe} of {spec.name} got no calibration rows; expected some; they set the activation scales")
-    _require_tower(calibration, spec)
+    require_tower(calibration, spec)
     return calibration
-
-
-def _require_tower(inputs: EncoderInputs, spec: EncoderSpec) -> None:
-    if inputs.name != input_name(spec):
-        raise UnusableInputs(f"{spec.name} takes {input_name(spec)!r} and was given {inputs.name!r}; make the inputs for this encoder")
 
 
 def _finish(path: Path, encoder: Any, log: Path) -> tuple[Repair, ...]:

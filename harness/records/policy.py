@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from harness.errors import BadGateFile
-from harness.records.spec import EngineSpec
+from harness.records.spec import EncoderSpec, EngineSpec
 from harness.records.verdict import Direction, Severity
 
 Line = TypeVar("Line", "Bound", "Margin")
@@ -218,12 +218,28 @@ def _reason_for(kind: NodeKind | None, exceptions: tuple[Kept, ...]) -> str | No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What a run without options gates."""
+    """What a run without options gates. `weights` are as the option has them, `ARCH=WEIGHTS`; encoders beside them are seeded."""
 
     encoders: tuple[str, ...]
     recipes: tuple[str, ...]
     backends: tuple[str, ...]
     targets: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRows:
+    """How many evaluation inputs embeddings are compared on: of weights that have learnt nothing, and of trained ones."""
+
+    seeded: int
+    trained: int
+
+    def of(self, encoder: EncoderSpec) -> int:
+        """The rows of one encoder."""
+        return self.trained if encoder.seed is None else self.seeded
+
+
+NO_ROWS = EvaluationRows(seeded=1, trained=1)  # for who looks at graphs and engines, and never at embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +247,7 @@ class GatePolicy:
     """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below."""
 
     defaults: Defaults
-    evaluation_rows: int
+    evaluation_rows: EvaluationRows
     policies: Mapping[str, RecipePolicy]
     bounds: tuple[Bound, ...]
     margins: tuple[Margin, ...] = ()

@@ -19,6 +19,11 @@ class Tower(StrEnum):
     IMAGE = "image"
     TEXT = "text"
 
+    @property
+    def other(self) -> Tower:
+        """The half it is compared with."""
+        return Tower.TEXT if self is Tower.IMAGE else Tower.IMAGE
+
 
 class Recipe(StrEnum):
     """How an encoder becomes the graph that is built. What each promises is in gate.toml."""

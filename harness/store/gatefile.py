@@ -1,8 +1,8 @@
 """gate.toml: what is gated, every bound with its reason.
 
 schema = "enginegate/gate/1"
-[defaults]                   # encoders, recipes, backends, targets
-[evaluation]                 # rows, reason
+[defaults]                   # encoders, recipes, backends, targets, weights (of one configuration each: ARCH=WEIGHTS)
+[evaluation]                 # rows; trained_rows (default: rows), for weights that have learnt something; reason
 [policy.linear]              # severity, block_gemms_fp8, fused_attention, unfused_qdq, reason; attention_fp8, embedding_fp8 (default false)
 [policy.linear.kept_fp16]    # convolution, embedding, attention, projection, pooling: why each stays in FP16
 [policy.linear.quantized_alone]    # convolution: why its input may be quantized by an engine layer of its own
@@ -32,6 +32,7 @@ from harness.records.policy import (
     Bound,
     CheckLimits,
     Defaults,
+    EvaluationRows,
     GatePolicy,
     Kept,
     KeptWide,
@@ -45,7 +46,7 @@ from harness.store.packaged import packaged
 
 GATE_SCHEMA = "enginegate/gate/1"
 
-_DEFAULTS = ("encoders", "recipes", "backends", "targets")
+_DEFAULTS = ("encoders", "recipes", "backends", "targets", "weights")
 _OF_ALL_RECIPES = ("kept_fp32", "limits")  # parts of a recipe's policy that the file says once
 _MARGINS = ("relative", "absolute")
 _LINE = ("metric", "encoders", "recipes", "backends", "reason")
@@ -121,8 +122,8 @@ class _Table:
                 self.refuse(f"{key} holds {item!r}; expected a list of texts in quotes")
         return tuple(texts)
 
-    def whole(self, key: str, *, minimum: int) -> int:
-        number = self._typed(key, int, "a whole number")
+    def whole(self, key: str, *, minimum: int, default: int | None = None) -> int:
+        number = self._typed(key, int, "a whole number", default)
         return number if number >= minimum else self.refuse(f"{key} is {number}; expected a whole number of at least {minimum}")
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -176,7 +177,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 def _defaults(file: _Table, base: Defaults | None) -> Defaults:
     table = file.table("defaults")
     table.allow(_DEFAULTS)
-    names = {key: table.texts(key, getattr(base, key, None)) for key in _DEFAULTS}
+    names = {key: table.texts(key, getattr(base, key, () if key == "weights" else None)) for key in _DEFAULTS}
     for key in ("encoders", "recipes", "backends"):
         if not names[key]:
             table.refuse(f"{key} is empty; expected at least one, since a gate that checks nothing passes")
@@ -184,7 +185,10 @@ def _defaults(file: _Table, base: Defaults | None) -> Defaults:
         table.member("recipes", recipe, Recipe)
     _each(table, "encoders", names["encoders"], EncoderSpec.parse)
     targets = _each(table, "targets", names["targets"], normalized_target)
-    return Defaults(encoders=names["encoders"], recipes=names["recipes"], backends=names["backends"], targets=tuple(targets))
+    for weights in names["weights"]:
+        if not all(weights.partition("=")):
+            table.refuse(f"weights holds {weights!r}; expected ARCH=WEIGHTS, such as emoji-clip=noto")
+    return Defaults(**{**names, "targets": tuple(targets)})
 
 
 def _each(table: _Table, key: str, names: Iterable[str], parse: Callable[[str], Choice | Any]) -> list[Any]:
@@ -194,14 +198,14 @@ def _each(table: _Table, key: str, names: Iterable[str], parse: Callable[[str], 
         table.refuse(f"{key}: {error}", error)
 
 
-def _evaluation_rows(file: _Table, base: int | None) -> int:
+def _evaluation_rows(file: _Table, base: EvaluationRows | None) -> EvaluationRows:
     if "evaluation" not in file.values and base is not None:
         return base
     table = file.table("evaluation")
-    table.allow(("rows", "reason"))
+    table.allow(("rows", "trained_rows", "reason"))
     rows = table.whole("rows", minimum=1)
     table.text("reason")
-    return rows
+    return EvaluationRows(seeded=rows, trained=table.whole("trained_rows", minimum=1, default=rows))
 
 
 def _policies(tables: _Table) -> dict[str, RecipePolicy]:

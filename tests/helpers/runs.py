@@ -14,7 +14,7 @@ from harness.judge.structure import GraphView
 from harness.records.graph import OnnxGraph
 from harness.records.machine import Machine
 from harness.records.observations import LayerTable
-from harness.records.policy import Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Direction, Severity, Status, Suite, Verdict
 from harness.store.codec import to_json
@@ -52,7 +52,7 @@ def policy(**margins: float) -> GatePolicy:
     floors = {"centred_snr_db": 10.0, "cosine_min": 0.9}
     return GatePolicy(
         defaults=Defaults(encoders=("a/image",), recipes=("linear",), backends=("fake",), targets=()),
-        evaluation_rows=8,
+        evaluation_rows=EvaluationRows(seeded=8, trained=8),
         policies={"linear": PROMISE, "fp16": PROMISE, "modelopt": replace(PROMISE, severity=Severity.REPORT)},
         bounds=tuple(Bound(metric=metric, limit=limit, direction=Direction.FLOOR, reason="for tests") for metric, limit in floors.items()),
         margins=tuple(

@@ -21,10 +21,11 @@ from harness.need import is_installed
 from harness.prepare import encoder_onnx as encoder_onnx_module
 from harness.prepare.attention import unpack_attention
 from harness.prepare.checkpoint import load_encoder
-from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx, reference_rows
+from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
 from harness.prepare.export import export_onnx
 from harness.prepare.inputs import Split, make_inputs
 from harness.prepare.quantize import quantize
+from harness.prepare.references import exact_rows
 from harness.prepare.repair.all_repairs import repair
 from harness.prepare.tidy import tidy
 from harness.prepare.vendor_log import import_quietly, quiet_to
@@ -201,7 +202,7 @@ def test_the_token_table_is_fp8_codes_of_its_own_scale_before_rows_are_gathered(
 def test_onnx_runtime_gives_the_reference_within_the_recipes_precision(finished):
     spec, recipe, _, _ = finished
     inputs = make_inputs(spec, Split.EVALUATION, 5)
-    cosine = cosines(run(finished, inputs.rows), reference_rows(spec, inputs))
+    cosine = cosines(run(finished, inputs.rows), exact_rows(spec, inputs).rows)
     if recipe is Recipe.FP16:
         assert cosine.min() > 0.99999
     else:
@@ -277,7 +278,7 @@ def test_what_the_exporters_own_fp16_conversion_leaves_is_mended(tmp_path):
     assert float_casts_of(converted) == 0
     onnx.checker.check_model(str(tmp_path / ONNX_FILE), full_check=True)
     observed = run((spec, Recipe.LINEAR, tmp_path, None), inputs.rows)
-    assert cosines(observed, reference_rows(spec, inputs)).min() > 0.98
+    assert cosines(observed, exact_rows(spec, inputs).rows).min() > 0.98
 
 
 def exported_in_fp32_and_converted(encoder, path):
@@ -332,7 +333,7 @@ def test_rows_of_the_other_tower_are_refused(tmp_path):
     with pytest.raises(UnusableInputs, match="takes 'image' and was given 'tokens'"):
         make_onnx(spec_of("image"), Recipe.LINEAR, tokens, tmp_path)
     with pytest.raises(UnusableInputs, match="takes 'image' and was given 'tokens'"):
-        reference_rows(spec_of("image"), tokens)
+        exact_rows(spec_of("image"), tokens)
 
 
 def test_an_encoder_that_one_file_cannot_hold_is_refused(tmp_path):
@@ -368,6 +369,6 @@ def test_the_reference_is_what_the_untouched_encoder_gives(small):
     batch = torch.from_numpy(inputs.rows)
     with torch.inference_mode():
         expected = load_encoder(small)(batch.float() if small.tower == "image" else batch).numpy()
-    rows = reference_rows(small, inputs)
+    rows = exact_rows(small, inputs).rows
     assert rows.dtype == np.float32
     assert np.allclose(rows, expected, atol=1e-5)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, Defaults, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.verdict import Direction, Severity, Status, exit_code
 
@@ -18,7 +18,13 @@ def bound(limit=0.9, **selection):
 def policy(*bounds, margins=()):
     defaults = Defaults(encoders=("a/image",), recipes=("fp16",), backends=("fake",), targets=())
     promise = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attention=True, unfused_qdq=0, reason="for tests")
-    return GatePolicy(defaults=defaults, evaluation_rows=8, policies={"linear": promise}, bounds=bounds, margins=margins)
+    return GatePolicy(
+        defaults=defaults,
+        evaluation_rows=EvaluationRows(seeded=8, trained=16),
+        policies={"linear": promise},
+        bounds=bounds,
+        margins=margins,
+    )
 
 
 def test_the_last_line_that_covers_an_engine_holds():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, CheckLimits, Defaults, GatePolicy, Margin, NodeKind, RecipePolicy
+from harness.records.policy import Bound, CheckLimits, Defaults, EvaluationRows, GatePolicy, Margin, NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Severity
 from harness.store.gatefile import default_gate_file, read_gate_file
 
@@ -55,7 +55,7 @@ BASE = GatePolicy(
         for name in ("linear", "modelopt")
     },
     margins=(Margin(metric="centred_snr_db", absolute=3.0, reason="base"),),
-    evaluation_rows=16,
+    evaluation_rows=EvaluationRows(seeded=16, trained=16),
 )
 
 
@@ -83,7 +83,7 @@ def test_a_whole_file_is_read(path: Path):
     assert policy.margins == (Margin(metric="plan_bytes", relative=0.001, reason="three builds agree"),)
     assert policy.policies["linear"].block_gemms_fp8 is True
     assert policy.policies["linear"].unfused_qdq == 2
-    assert policy.evaluation_rows == 64
+    assert policy.evaluation_rows.seeded == 64
 
 
 def test_a_bound_may_be_narrowed_to_some_engines(path: Path):
@@ -118,13 +118,13 @@ def test_a_file_refines_the_base(path: Path):
     assert [margin.metric for margin in policy.margins] == ["centred_snr_db", "plan_bytes"]
     assert policy.policies["linear"].reason == "it promises every block GEMM"
     assert policy.policies["modelopt"].reason == "base"
-    assert policy.evaluation_rows == 64
+    assert policy.evaluation_rows.seeded == 64
 
 
 def test_a_file_with_the_line_ends_of_windows_is_read(path: Path):
     path.write_bytes(WHOLE.replace("\n", "\r\n").encode())
 
-    assert read_gate_file(path).evaluation_rows == 64
+    assert read_gate_file(path).evaluation_rows.seeded == 64
 
 
 @pytest.mark.parametrize(
