@@ -47,7 +47,6 @@ class Dataset(Protocol):
         """What the text tower reads, one a row."""
         ...
 
-    @property
     def source(self) -> Mapping[str, str]:
         """What the data is made of, for a cache key. Decodes nothing."""
         ...

@@ -76,7 +76,6 @@ class EmojiSet:
     def captions(self) -> tuple[str, ...]:
         return tuple(emoji["caption"] for emoji in self._emoji)
 
-    @property
     def source(self) -> dict[str, str]:
         pictures = _PICTURES[self.split]
         return {
@@ -100,9 +99,12 @@ class EmojiSet:
         return _pairs(self.split)[: self.rows]
 
 
+CALIBRATION = EmojiSet(split=Split.CALIBRATION, rows=CALIBRATION_ROWS)  # what every quantized encoder is calibrated on
+
+
 def split_source(split: Split, rows: int) -> dict[str, str]:
     """What the first `rows` rows of a split are made of, for a cache key. Decodes nothing."""
-    return EmojiSet(split=split, rows=rows).source
+    return EmojiSet(split=split, rows=rows).source()
 
 
 def make_inputs(spec: EncoderSpec, split: Split, rows: int) -> EncoderInputs:

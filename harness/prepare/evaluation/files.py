@@ -76,12 +76,17 @@ class PictureFiles:
         )
 
     @property
+    def in_words(self) -> str:
+        """How much there is, and what was taken as something else."""
+        counted = f"{self.pairing.source} with {self.pairing.pictures:,} pictures, {self.pairing.captions:,} captions"
+        return "; ".join((counted, *self.notes))
+
+    @property
     def caption_ids(self) -> tuple[str, ...]:
         return tuple(caption[:_LONGEST_ID] for caption in self.captions)
 
-    @cached_property
     def source(self) -> dict[str, str]:
-        """Reads every file once, and decodes none."""
+        """Digest of captions, relative names, sha256 of every picture, and pairs. The files are read the first time."""
         content = [self.captions, list(zip(self.picture_ids, self._sha256, strict=True)), self.pairing.pairs.tolist()]
         return {"dataset": "picture files", "content": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
 
