@@ -80,11 +80,11 @@ def encoder_inputs(spec: EncoderSpec, data: Dataset) -> EncoderInputs:
 def rows_in_words(spec: EncoderSpec, data: Dataset) -> str:
     """How many rows `encoder_inputs` will make, and the memory they will need. Neither opens a picture nor imports open_clip."""
     if spec.tower is Tower.TEXT:
-        return f"{data.pairing.captions:,} captions of {data.pairing.source}"
+        return f"{counted(data.pairing.captions, 'caption')} of {data.pairing.source}"
     size = read_config(spec.arch)["vision_cfg"].get("image_size", _DEFAULT_PIXELS)
     height, width = (size, size) if isinstance(size, int) else size
     megabytes = data.pairing.pictures * 3 * height * width * _HALF_BYTES / 1e6
-    return f"{data.pairing.pictures:,} pictures of {data.pairing.source}, {megabytes:,.0f} MB"
+    return f"{counted(data.pairing.pictures, 'picture')} of {data.pairing.source}, {megabytes:,.0f} MB"
 
 
 def inputs_digest(name: str, rows: NDArray[np.generic]) -> str:
@@ -180,7 +180,14 @@ def _words_on_cut(cut: NDArray[np.bool_], captions: Sequence[str], context: int)
     if not cut.any():
         return ()
     first = shown(captions[int(cut.argmax())])
-    return (f"{cut.sum():,} of {len(captions):,} captions are longer than the context of {context} tokens and were cut, first {first}",)
+    return (
+        f"{cut.sum():,} of {counted(len(captions), 'caption')} did not fit the context of {context} tokens and were cut, first {first}",
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """Such as `1 picture` and `1,382 pictures`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def shown(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import UnusableInputs
-from harness.prepare.dataset import shown
+from harness.prepare.dataset import counted, shown
 from harness.prepare.evaluation.pictures import read_rgb, sha256_of, why_unusable
 from harness.records.task import Pairing
 
@@ -107,18 +107,20 @@ def _require_two(found: dict[str, int], what: str, name: str) -> None:
     if len(found) < 2:
         only = "".join(f", {shown(one)}" for one in found)
         raise UnusableInputs(
-            f"evaluation data {name} hold {len(found)} {what}{only}; expected at least two different ones, or there is nothing to "
+            f"evaluation data {name} hold {counted(len(found), what)}{only}; expected at least two different ones, or there is nothing to "
             "tell apart; add some"
         )
 
 
 def _require_usable(rows: Sequence[Labelled], root: Path, name: str) -> None:
-    different = {row.picture: row for row in reversed(rows)}  # each picture's first row
-    problems = [(row, why) for row in reversed(different.values()) if (why := why_unusable(root, row.picture))]
+    different: dict[str, Labelled] = {}
+    for row in rows:
+        different.setdefault(row.picture, row)
+    problems = [(row, why) for row in different.values() if (why := why_unusable(root, row.picture))]
     if problems:
         row, why = problems[0]
         where = f" ({row.where})" if row.where else ""
         raise UnusableInputs(
-            f"evaluation data {name}: {len(problems):,} of {len(different):,} pictures cannot be used, first {row.picture!r}{where}, "
+            f"evaluation data {name}: {len(problems):,} of {counted(len(different), 'picture')} cannot be used, first {row.picture!r}{where}, "
             f"which {why}"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import UnusableInputs
-from harness.prepare.dataset import shown
+from harness.prepare.dataset import counted, shown
 from harness.prepare.evaluation.files import Labelled, PictureFiles
 from harness.prepare.evaluation.pictures import SUFFIXES
 
@@ -37,11 +37,11 @@ def _class_folders(root: Path) -> list[Path]:
     folders = [entry for entry in entries if entry.is_dir()]
     if stray and folders:
         raise UnusableInputs(
-            f"{root} holds {len(stray):,} pictures beside its folders, first {stray[0]!r}; expected each in the folder of its class; "
+            f"{root} holds {counted(len(stray), 'picture')} beside its folders, first {stray[0]!r}; expected each in the folder of its class; "
             "move them"
         )
     if not folders:
-        found = f"{len(stray):,} pictures and no folders" if stray else "no folders"
+        found = f"{counted(len(stray), 'picture')} and no folders" if stray else "no folders"
         raise UnusableInputs(
             f"{root} holds {found}; expected one folder a class, with its pictures in it, such as cat/1.jpg; or name a .csv file with the "
             "columns image,caption"
@@ -70,13 +70,13 @@ def _pictures(root: Path, folder: Path) -> list[Path]:
     nested = [entry.name for entry in entries if entry.is_dir()]
     if nested:
         raise UnusableInputs(
-            f"{folder} holds {len(nested):,} folders, first {nested[0]!r}; expected a class with its pictures; if its folders are the "
+            f"{folder} holds {counted(len(nested), 'folder')}, first {nested[0]!r}; expected a class with its pictures; if its folders are the "
             f"classes, name {folder}"
         )
     others = [entry.name for entry in entries if not _is_picture(entry)]
     if others:
         raise UnusableInputs(
-            f"{folder} holds {len(others):,} files that are no pictures, first {others[0]!r}; expected only {', '.join(SUFFIXES)}; "
+            f"{folder} holds {counted(len(others), 'file')} of another kind, first {others[0]!r}; expected only {', '.join(SUFFIXES)}; "
             "convert them, or move them away"
         )
     if not entries:

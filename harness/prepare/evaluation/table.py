@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.errors import UnusableInputs
-from harness.prepare.dataset import shown
+from harness.prepare.dataset import counted, shown
 from harness.prepare.evaluation.files import Labelled, PictureFiles
 
 COLUMNS = ("image", "caption")
@@ -51,10 +51,10 @@ class _Merged:
 
     def notes(self, name: str) -> tuple[str, ...]:
         said = (
-            (self.other_spellings, "write an earlier caption in another case and are taken for it"),
-            (self.repeated, "repeat an earlier image and caption and are left out"),
+            (self.other_spellings, "an earlier caption in another case, taken for it"),
+            (self.repeated, "an earlier image and caption, left out"),
         )
-        return tuple(f"{name}: {len(lines):,} rows {words}, first {lines[0]}" for lines, words in said if lines)
+        return tuple(f"{counted(len(lines), 'row')} of {name} with {words}, first {lines[0]}" for lines, words in said if lines)
 
 
 def _rows(file: Path) -> Iterator[Labelled]:
