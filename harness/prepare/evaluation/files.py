@@ -120,7 +120,5 @@ def _require_usable(rows: Sequence[Labelled], root: Path, name: str) -> None:
     if problems:
         row, why = problems[0]
         where = f" ({row.where})" if row.where else ""
-        raise UnusableInputs(
-            f"evaluation data {name}: {len(problems):,} of {counted(len(different), 'picture')} cannot be used, first {row.picture!r}{where}, "
-            f"which {why}"
-        )
+        share = f"{len(problems):,} of {counted(len(different), 'picture')}"
+        raise UnusableInputs(f"evaluation data {name}: {share} cannot be used, first {row.picture!r}{where}, which {why}")

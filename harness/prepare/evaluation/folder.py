@@ -37,8 +37,8 @@ def _class_folders(root: Path) -> list[Path]:
     folders = [entry for entry in entries if entry.is_dir()]
     if stray and folders:
         raise UnusableInputs(
-            f"{root} holds {counted(len(stray), 'picture')} beside its folders, first {stray[0]!r}; expected each in the folder of its class; "
-            "move them"
+            f"{root} holds {counted(len(stray), 'picture')} beside its folders, first {stray[0]!r}; expected each in the folder of its "
+            "class; move them"
         )
     if not folders:
         found = f"{counted(len(stray), 'picture')} and no folders" if stray else "no folders"
@@ -70,8 +70,8 @@ def _pictures(root: Path, folder: Path) -> list[Path]:
     nested = [entry.name for entry in entries if entry.is_dir()]
     if nested:
         raise UnusableInputs(
-            f"{folder} holds {counted(len(nested), 'folder')}, first {nested[0]!r}; expected a class with its pictures; if its folders are the "
-            f"classes, name {folder}"
+            f"{folder} holds {counted(len(nested), 'folder')}, first {nested[0]!r}; expected a class with its pictures; if its folders "
+            f"are the classes, name {folder}"
         )
     others = [entry.name for entry in entries if not _is_picture(entry)]
     if others:
