@@ -26,7 +26,7 @@ rows = {ROWS}
 trained_rows = {ROWS}
 reason = "as many as are written to disk"
 """ + "".join(
-    f'\n[[bound]]\nmetric = "{metric}"\n{side} = {bound}\nreason = "what the clean engine is far from, to test the door and not the engine"\n'
+    f'\n[[bound]]\nmetric = "{metric}"\n{side} = {bound}\nreason = "far from the clean engine: the door is tested here"\n'
     for metric, side, bound in (
         ("fp8_error_db", "floor", 1.0),
         ("logit_drift_p99", "ceiling", 1.0),
@@ -161,21 +161,8 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def nothing(data):
-    return data, "holds no folders; expected one folder a class"
-
-
 def not_there(data):
     return data / "gone", "gone does not exist; expected a folder whose folders are classes"
-
-
-def one_class(data):
-    return class_folders(data, {"cat": ["1.png", "2.png"]}), "hold 1 caption, 'a photo of a cat'"
-
-
-def class_without_pictures(data):
-    (data / "dog").mkdir()
-    return class_folders(data, {"cat": ["1.png"], "fox": ["1.png"]}), "dog holds no pictures"
 
 
 def unreadable(data):
@@ -194,24 +181,12 @@ def label_without_picture(data):
     return table(data, [("a.png", "a fox"), ("gone.png", "a cat")]), "'gone.png' (line 3), which is not there"
 
 
-def outside(data):
-    draw(data.parent / "outside.png")
-    return table(data, [("a.png", "a fox"), ("../outside.png", "a cat")]), "line 3, names the picture '../outside.png', which is outside"
-
-
 def headless(data):
     return table(data, [("b.png", "a cat")], header=("a.png", "a fox")), "begins with the columns 'a.png,a fox'"
 
 
-def latin(data):
-    return table(data, [("a.png", "café"), ("b.png", "thé")], encoding="latin-1"), "is not UTF-8"
-
-
 class TestRefusals:
-    @pytest.mark.parametrize(
-        "defect",
-        [nothing, not_there, one_class, class_without_pictures, unreadable, huge, label_without_picture, outside, headless, latin],
-    )
+    @pytest.mark.parametrize("defect", [not_there, unreadable, huge, label_without_picture, headless])
     def test_data_that_cannot_be_used_are_refused_in_one_line_before_anything_is_made(self, door, data, tmp_path, defect):
         path, words = defect(data)
 
