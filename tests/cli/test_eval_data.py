@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.prepare.inputs import EmojiSet, Split
+from harness.records.verdict import Status
 from tests.helpers.gates import Gate
 from tests.helpers.pictures import class_folders, draw, png_that_claims, table
 
@@ -111,10 +112,12 @@ class TestVerdicts:
             assert {row["n"] for row in rows if row["metric"] == "zero_shot_agreement"} == {ROWS}
 
     def test_clean_engines_pass_what_so_few_rows_can_carry(self, from_csv):
-        assert "FAIL" not in from_csv.red.values(), from_csv.stdout
-        assert "INVALID" not in from_csv.red.values(), from_csv.stdout
-        assert {metric for metric, status in from_csv.red.items() if status == "INCONCLUSIVE"} <= {"logit_drift_p99", "top10_overlap"}
-        assert from_csv.of("zero_shot_agreement")["status"] == "PASS"
+        by_status = {status: {row["metric"] for row in from_csv.verdicts if row["status"] == status} for status in Status}
+
+        assert from_csv.code == 3, from_csv.stdout
+        assert by_status[Status.FAIL] | by_status[Status.INVALID] == set()
+        assert by_status[Status.INCONCLUSIVE] == {"logit_drift_p99"}  # of 48 rows, one in a hundred may be unseen
+        assert by_status[Status.PASS] >= TASK_METRICS - {"logit_drift_p99"}
 
     def test_the_emoji_as_a_file_give_the_figures_that_they_give_from_inside(self, from_inside, from_csv):
         assert figures(from_csv) == figures(from_inside)
