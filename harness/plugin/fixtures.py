@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -42,7 +42,7 @@ def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
 
 
 @pytest.fixture(scope="session")
-def observe(pytestconfig: pytest.Config) -> Observer:
+def observe(pytestconfig: pytest.Config) -> Iterator[Observer]:
     """Look at engines: embeddings, layers, memory, latency; each made once a session and once a machine."""
     from harness.pipeline.making import Maker
     from harness.pipeline.observer import Observer
@@ -55,7 +55,8 @@ def observe(pytestconfig: pytest.Config) -> Observer:
     baselines = BaselineStore(settings.baselines_dir)
     pipeline = Pipeline(Maker(cache, progress), evaluation_rows=settings.policy.evaluation_rows, progress=progress)
     run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
-    return run.observer
+    yield run.observer
+    run.observer.close()
 
 
 class Expect(Protocol):

@@ -21,6 +21,13 @@ BOUNDED = {
     "cosine_min": Direction.FLOOR,
     "cosine_p01": Direction.FLOOR,
     "fp8_flop_share": Direction.FLOOR,
+    "property_after_eot": Direction.CEILING,
+    "property_batch_order": Direction.CEILING,
+    "property_batch_size": Direction.CEILING,
+    "property_duplicates": Direction.CEILING,
+    "property_lengths": Direction.CEILING,
+    "property_neighbours": Direction.CEILING,
+    "property_rows": Direction.CEILING,
 }
 MARGINS = {
     "activation_bytes": "relative",
