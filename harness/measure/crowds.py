@@ -86,6 +86,11 @@ class Crowd:
         """Places of guests of these kinds."""
         return tuple(place for place, one in enumerate(self.places) if isinstance(one, kinds))
 
+    def row_in(self, place: int) -> int:
+        """Which evaluation row stands in a place, or was changed to stand there: the place's own where a guest is of no row."""
+        one = self.places[place]
+        return one if isinstance(one, int) else one.row if isinstance(one, NewTail) else place
+
     @property
     def moved(self) -> tuple[int, ...]:
         """Places of own rows that are at home elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +68,15 @@ def read_batch(session: Session, feed: Feed, *, rows: int, made_by: str) -> NDAr
     """The embedding of the feed's last launch: [n, d].
 
     Raises:
-        InvalidMeasurement: the engine has several outputs, or gives another number of rows than `rows`, which it got.
+        InvalidMeasurement: the engine has several outputs, or gives no floating numbers, or another number of rows than
+            `rows`, which it got.
     """
     outputs = session.download(feed)
     if len(outputs) != 1:
         raise InvalidMeasurement(f"{made_by} has outputs {sorted(outputs)}; expected one, the embedding")
     (embedding,) = outputs.values()
+    if not np.issubdtype(embedding.dtype, np.floating):
+        raise InvalidMeasurement(f"{made_by} gave an embedding of {embedding.dtype}; expected floating numbers")
     if embedding.ndim != 2 or len(embedding) != rows:
         raise InvalidMeasurement(f"{made_by} gave {list(embedding.shape)} for a batch of {rows}; expected [{rows}, d]")
-    return embedding
+    return cast(NDArray[np.floating], embedding)

@@ -71,7 +71,7 @@ class Bench:
 
     @cached_property
     def sizes(self) -> Drawn[Size]:
-        """Lengths of batches, from the profile's minimum to its maximum, as far as the evaluation rows go."""
+        """Lengths of batches around the profile's optimum; `calls` tries its ends."""
         return sizes(self.engine.batch, len(self._inputs))
 
     # -- pairs of rows that should be alike --------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class Bench:
         seen = self._seen(crowd)
         ones, others = [one for one, _ in pairs], [other for _, other in pairs]
         names = tuple(f"row {crowd.places[one]} in places {one} and {other}" for one, other in pairs)
-        return Pairs(seen=seen[others], wanted=seen[ones], names=names)
+        return self._pairs(seen[others], seen[ones], names)
 
     def tails(self, crowd: Crowd) -> Pairs:
         """Captions with other tokens after their end, and what each gave without."""
@@ -208,11 +208,10 @@ class Bench:
         """What the rows in these places gave, and what the evaluation rows that they are or were made of gave at home."""
         if not places:
             return _NO_PAIRS
-        rows = [one.row if isinstance(one, NewTail) else one for one in (crowd.places[place] for place in places)]
+        rows = [crowd.row_in(place) for place in places]
         wanted = self._embeddings.rows[self._home(crowd)][rows]
-        return self._pairs(
-            self._seen(crowd)[list(places)], wanted, [f"place {place}, row {row}" for place, row in zip(places, rows, strict=True)]
-        )
+        names = [f"place {place}, row {row}" for place, row in zip(places, rows, strict=True)]
+        return self._pairs(self._seen(crowd)[list(places)], wanted, names)
 
     def _pairs(self, seen: Embedded, wanted: Embedded, names: Sequence[str]) -> Pairs:
         return Pairs(seen=seen, wanted=wanted, names=tuple(names), own_error=self._own_error)
@@ -226,7 +225,7 @@ class Bench:
             seen = self._runner.run(self.engine, self._inputs.name, rows)
         except (OutsideProfile, UnusableInputs):
             return None
-        except Exception as error:  # whatever else comes is the finding: a caller cannot tell it from a crash
+        except Exception as error:  # noqa: BLE001 - whatever else comes is the finding: a caller cannot tell it from a crash
             return f"raised {type(error).__name__} ({error}); expected OutsideProfile or UnusableInputs"
         return f"gave {len(seen)} rows; expected OutsideProfile or UnusableInputs"
 

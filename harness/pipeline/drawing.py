@@ -38,10 +38,10 @@ def crowds(rows: int, batches: int, tokens: TokenShape | None) -> Drawn[Crowd]:
 
 
 def sizes(profile: BatchProfile, rows: int) -> Drawn[Size]:
-    """Lengths of batches that the engine takes, from its smallest on, of `rows` evaluation rows."""
+    """Lengths of batches that the engine takes, from its smallest to twice its optimum, of `rows` evaluation rows."""
     from hypothesis import strategies as st
 
-    largest = max(profile.minimum, min(profile.maximum, rows))
+    largest = max(profile.minimum, min(2 * profile.optimum, profile.maximum, rows))
     lengths = st.integers(profile.minimum, largest)
     strategy = lengths.flatmap(lambda length: st.builds(Size, rows=st.just(length), first=st.integers(0, max(0, rows - length))))
     return Drawn(shown=(Size(profile.minimum),), strategy=strategy, rows=(profile.minimum + largest + 1) // 2)

@@ -6,7 +6,7 @@ each time cannot confuse the search, and once an example broke, only so many mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -144,7 +144,7 @@ def _draw(strategy: SearchStrategy[Any], trials: _Trials[Any], profile: settings
     def holds(structure: Any) -> None:
         try:
             is_held = trials.judge(structure)
-        except Exception as error:  # whatever broke, it is told once, by us: hypothesis would run it again and again to shrink it
+        except Exception as error:  # noqa: BLE001 - whatever broke is told once, by us: hypothesis would try to shrink it
             trials.error = error
             return
         if not is_held:
