@@ -6,6 +6,7 @@ Baselines cost nothing: what an evaluation row gives in its own evaluation batch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,11 @@ class Bench:
     def sizes(self) -> Drawn[Size]:
         """Lengths of batches around the profile's optimum; `calls` tries its ends."""
         return sizes(self.engine.batch, len(self._inputs))
+
+    @property
+    def repeats(self) -> Drawn[Size]:
+        """The same lengths, for what launches each batch twice."""
+        return replace(self.sizes, rows=2 * self.sizes.rows)
 
     # -- pairs of rows that should be alike --------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def require_ends(bench):
 
 @pytest.mark.gates("property_repeat")
 def test_the_same_input_gives_the_same_bits_again(bench, expect, for_all):
-    expect(for_all(bench.sizes, lambda size: same_bits("property_repeat", bench.repeated(size))))
+    expect(for_all(bench.repeats, lambda size: same_bits("property_repeat", bench.repeated(size))))
 
 
 @pytest.mark.gates("property_reload")
