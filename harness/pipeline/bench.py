@@ -47,17 +47,27 @@ class Bench:
         runner: launches, each batch once.
         inputs: the evaluation inputs.
         embeddings, reference: what the engine and FP32 torch made of them.
+        fake_quant: what quantization alone made of them; None for a recipe that has none.
         exact: FP32 torch on rows of one's own.
     """
 
     def __init__(
-        self, engine: EngineSpec, runner: Runner, inputs: EncoderInputs, embeddings: Embeddings, reference: Embeddings, exact: Exact
+        self,
+        engine: EngineSpec,
+        runner: Runner,
+        *,
+        inputs: EncoderInputs,
+        embeddings: Embeddings,
+        reference: Embeddings,
+        fake_quant: Embeddings | None,
+        exact: Exact,
     ) -> None:
         self.engine = engine
         self._runner = runner
         self._inputs = inputs
         self._embeddings = embeddings
         self._reference = reference
+        self._fake_quant = fake_quant
         self._exact = exact
         cut = batch_sizes(len(inputs), engine.batch)
         self.batch = cut[0]  # rows of an evaluation batch; those of the last ones may be fewer
@@ -192,7 +202,7 @@ class Bench:
 
     @cached_property
     def _own_error(self) -> float:
-        return own_error(self._embeddings, self._reference)
+        return own_error(self._embeddings, self._reference, self._fake_quant)
 
     @property
     def _smallest(self) -> Rows:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Neighbours first, since an engine that lets one of these reach another row does so most visibly.
 _PICTURES = (Filled(math.nan), Filled(HALF_MAX), HotPixel(0, HALF_MAX), Filled(HALF_TINY), Filled(0.0))
 _MORE_PICTURES = (Filled(-HALF_MAX), Filled(math.inf), Filled(-HALF_TINY), Filled(2.5), Filled(-2.5))
-_OWN_ROWS = 3  # of the most telling crowd: one that moved, its twin at home, and another that stayed
+_OWN_ROWS = 3  # of the most telling crowd: one that stayed, one that moved, and its twin at home
 _SEEDS = 2**16
 
 
@@ -51,7 +51,7 @@ def telling_crowds(rows: int, guests: Sequence[Guest]) -> tuple[Crowd, ...]:
     """The fewest crowds in which rows move, stay, stand twice and meet every guest: one, where the batch is long enough."""
     if rows >= len(guests) + _OWN_ROWS:
         own: list[int | Guest] = list(range(rows))
-        own[-_OWN_ROWS] = rows - 1  # where row `rows - 3` was at home; the other two stay
+        own[-2] = rows - 1  # the last row stands twice, on an even and an odd place; the third last stays
         own[: len(guests)] = guests
         return (Crowd(0, tuple(own)),)
     if rows == 1:

@@ -107,8 +107,15 @@ class Observer:
         from harness.pipeline.bench import Bench
 
         if engine not in self._benches:
-            exact = partial(self._exact_rows, engine.encoder)
-            self._benches[engine] = Bench(engine, self._runner, self.inputs(engine), self.embeddings(engine), self.reference(engine), exact)
+            self._benches[engine] = Bench(
+                engine,
+                self._runner,
+                inputs=self.inputs(engine),
+                embeddings=self.embeddings(engine),
+                reference=self.reference(engine),
+                fake_quant=self._pipeline.fake_quant(engine),
+                exact=partial(self._exact_rows, engine.encoder),
+            )
         return self._benches[engine]
 
     def _exact_rows(self, encoder: EncoderSpec, rows: NDArray[np.generic]) -> NDArray[np.float32]:

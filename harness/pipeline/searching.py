@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 Structure = TypeVar("Structure", bound=Hashable)
 
 CI_PROFILE, NIGHTLY_PROFILE = "enginegate-ci", "enginegate-nightly"
-CI_EXAMPLES, NIGHTLY_EXAMPLES = 12, 200
-SMALLER_TRIES = 12  # further examples that are judged once one broke; the rest of the search runs on what is known
+CI_EXAMPLES, NIGHTLY_EXAMPLES = 5, 200
+SMALLER_TRIES = 12  # at least so many further examples are judged once one broke; the rest of the search runs on what is known
+SMALLER_ROWS = 4  # or as many as this times the rows allowed hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def search(
         EnginegateError: what `judged` raised, at its first time.
         InvalidMeasurement: no example shows the property.
     """
-    trials = _Trials(judged)
+    trials = _Trials(judged, tries_left=max(SMALLER_TRIES, int(SMALLER_ROWS * rows_allowed // drawn.rows)))
     for structure in drawn.shown:
         trials.judge(structure)
     examples = profile.max_examples
@@ -96,10 +97,10 @@ class _Trials(Generic[Structure]):
     """What was tried so far."""
 
     judged: Callable[[Structure], Judgement | None]
+    tries_left: int
     known: dict[Structure, Judgement | None] = field(default_factory=dict)
     falsified: tuple[Structure, Judgement] | None = None
     error: Exception | None = None
-    tries_left: int = SMALLER_TRIES
 
     def judge(self, structure: Structure) -> bool:
         """Whether the property holds, as far as is known: once the engine broke, or no try is left, what is new is not tried."""

@@ -1,12 +1,13 @@
 """Judges what must hold of an engine whatever its inputs are: rows that should be alike, that should be finite, calls that should fail.
 
 Where a property holds exactly it is asserted exactly. Where kernels may round otherwise, a distance is told in units of the engine's
-own error: the largest distance from FP32 that it has on the evaluation rows. A rounding that fell otherwise stays below that; a row
+own error (`own_error`): the largest distance from FP32 that it has on the evaluation rows. A rounding that fell otherwise stays below that; a row
 that its neighbours reach does not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from harness.records.observations import Embeddings
 from harness.records.verdict import Direction, Judgement, Status
 
 Rows = NDArray[np.floating]
+
+FP16_DISTANCE = math.sqrt(2 * (1 - 0.9999))  # between unit rows whose cosine is 0.9999, the least asked of FP16 rows of one engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,22 +46,22 @@ class Pairs:
             )
 
 
-def own_error(observed: Embeddings, reference: Embeddings) -> float:
-    """The largest distance between the unit rows of an engine and of its reference.
+def own_error(observed: Embeddings, reference: Embeddings, fake_quant: Embeddings | None) -> float:
+    """The largest distance between the unit rows of an engine and of FP32, and no more than arithmetic like the engine's may make.
 
-    Raises:
-        InvalidMeasurement: it is not finite, so nothing can be measured by it.
+    A broken engine is far from FP32, and must not be measured by that.
+
+    Args:
+        observed, reference: of the engine and of FP32 torch.
+        fake_quant: what quantization alone makes of the same inputs, whose largest distance from FP32 is the most; None for FP16, where
+            a cosine of 0.9999 is.
     """
+    most = FP16_DISTANCE if fake_quant is None else float(_distances(fake_quant.rows, reference.rows).max())
     if observed.rows.shape != reference.rows.shape:
         raise InvalidMeasurement(
             f"{observed.made_by} gave {observed.rows.shape}, {reference.made_by} {reference.rows.shape}; expected equal shapes"
         )
-    largest = float(_distances(observed.rows, reference.rows).max())
-    if not np.isfinite(largest):
-        raise InvalidMeasurement(
-            f"{observed.made_by} gives evaluation rows that are not finite, so its error there measures nothing; see the gate finite"
-        )
-    return largest
+    return float(np.fmin(most, _distances(observed.rows, reference.rows).max()))
 
 
 def same_bits(metric: str, pairs: Pairs) -> Judgement | None:
