@@ -75,8 +75,8 @@ def read_batch(session: Session, feed: Feed, *, rows: int, made_by: str) -> NDAr
     if len(outputs) != 1:
         raise InvalidMeasurement(f"{made_by} has outputs {sorted(outputs)}; expected one, the embedding")
     (embedding,) = outputs.values()
-    if not np.issubdtype(embedding.dtype, np.floating):
-        raise InvalidMeasurement(f"{made_by} gave an embedding of {embedding.dtype}; expected floating numbers")
     if embedding.ndim != 2 or len(embedding) != rows:
         raise InvalidMeasurement(f"{made_by} gave {list(embedding.shape)} for a batch of {rows}; expected [{rows}, d]")
+    if not np.issubdtype(embedding.dtype, np.floating):
+        raise InvalidMeasurement(f"{made_by} gave an embedding of {embedding.dtype}; expected floating numbers")
     return cast(NDArray[np.floating], embedding)

@@ -13,6 +13,32 @@ SUITE = str(REPOSITORY / "suites" / "accuracy" / "test_properties.py")
 BOTH = ("--encoders", "small-clip/image", "--encoders", "small-clip/text", "--backends", "onnxruntime")
 
 
+OURS = """
+import pytest
+from hypothesis import strategies as st
+
+from harness.judge.accuracy.properties import as_promised, stays_finite
+from harness.pipeline.searching import Drawn
+
+@pytest.mark.accuracy
+@pytest.mark.gates("our_mirrored", "our_few", tower="image")
+def test_mirrored_pictures_have_embeddings(engine, observe, expect, for_all):
+    pictures = observe.inputs(engine).rows
+    batches = st.lists(st.integers(0, 7), min_size=1, max_size=4).map(tuple)
+
+    def judged(places):
+        seen = observe.run(engine, pictures[list(places), ..., ::-1])
+        return stays_finite("our_mirrored", seen, [f"picture {place}, mirrored" for place in places])
+
+    def few(places):
+        return as_promised("our_few", {"a batch": "more than two pictures" if len(places) > 2 else None})
+
+    drawn = Drawn(shown=((0, 1, 2, 3),), strategy=batches, rows=4)
+    expect(for_all(drawn, judged))
+    expect(for_all(drawn, few))
+"""
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory, warm_cache):
     """Gates of sound engines, and the folder in which they ran."""
@@ -120,3 +146,15 @@ def test_nightly_tries_more_examples_and_an_unknown_profile_is_refused(sound):
     assert nightly.code == 0
     assert unknown.code != 0
     assert "nobodys" in unknown.stdout + unknown.stderr
+
+
+def test_a_property_of_ones_own_is_judged_and_its_smallest_example_told(sound):
+    gate, _ = sound
+    (gate.folder / "test_ours.py").write_text(OURS)
+
+    result = gate("test_ours.py", *BOTH, "--recipes", "fp16")
+
+    assert {row["encoder"] for row in result.verdicts} == {"small-clip/image"}
+    assert result.of("our_mirrored", "fp16")["status"] == "PASS"
+    assert result.of("our_few", "fp16")["reason"] == "a batch: more than two pictures; falsified by (0, 0, 0)"
+    assert result.code == 1

@@ -1,8 +1,8 @@
 """Judges what must hold of an engine whatever its inputs are: rows that should be alike, that should be finite, calls that should fail.
 
 Where a property holds exactly it is asserted exactly. Where kernels may round otherwise, a distance is told in units of the engine's
-own error (`own_error`): the largest distance from FP32 that it has on the evaluation rows. A rounding that fell otherwise stays below that; a row
-that its neighbours reach does not.
+own error (`own_error`): the largest distance from FP32 that it has on the evaluation rows. A rounding that fell otherwise stays below
+that; a row that its neighbours reach does not.
 """
 
 from __future__ import annotations
