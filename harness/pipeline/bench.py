@@ -174,10 +174,8 @@ class Bench:
         }
         if profile.minimum > 1:
             outcomes[f"{profile.minimum - 1} rows"] = self._refused(_of_length(self._inputs.rows, profile.minimum - 1))
-        note = (
-            f"batches of {' and '.join(left_out)} were not run: gate.toml allows {rows_allowed:g} rows (property_rows)" if left_out else ""
-        )
-        return outcomes, note
+        note = f"{' and '.join(left_out)} rows were not tried: property_rows allows {rows_allowed:g}"
+        return outcomes, note if left_out else ""
 
     def why_not_captions(self) -> str | None:
         """Why nothing can be said about the ends of captions; None when it can."""
