@@ -159,12 +159,13 @@ class Bench:
         """Batches at and beyond the profile's ends, each with what went otherwise than it should, None for nothing; and what was left out.
 
         Args:
-            rows_allowed: about how many rows may be run. The evaluation has shown the batch it was cut into.
+            rows_allowed: about how many rows may be run. The evaluation has shown that the batch it was cut into runs.
         """
         profile, one = self.engine.batch, self._first(Size(1))
         lengths = dict.fromkeys((profile.minimum, profile.optimum, profile.maximum))
-        tried = [rows for rows in lengths if rows <= max(rows_allowed, profile.minimum)]
-        left_out = [str(rows) for rows in lengths if rows not in tried and rows != self.batch]
+        unseen = [rows for rows in lengths if rows != self.batch]
+        tried = [rows for rows in unseen if rows <= max(rows_allowed, profile.minimum)]
+        left_out = [str(rows) for rows in unseen if rows not in tried]
         outcomes = {
             **{f"{rows} rows": self._taken(_of_length(self._inputs.rows, rows)) for rows in tried},
             "no row": self._refused(one[:0]),
