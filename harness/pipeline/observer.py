@@ -123,7 +123,7 @@ class Observer:
 
     def _exact_rows(self, encoder: EncoderSpec, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """What FP32 torch makes of rows of one's own; kept in the cache under their digest."""
-        from harness.prepare.inputs import inputs_digest
+        from harness.prepare.dataset import inputs_digest
 
         name = self._pipeline.inputs(encoder).name
         ids = tuple(f"made up {row}" for row in range(len(rows)))
