@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.judge.latency import ratio_of
 from harness.pipeline.keeping import Keeper
+from harness.pipeline.running import Runner
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.observations import EncoderInputs
 from harness.records.policy import BOUNDED
-from harness.records.spec import EngineSpec, PreparedSpec, Recipe
+from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
 from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from harness.judge.engine_checks.evidence import EngineEvidence
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
+    from harness.pipeline.bench import Bench
     from harness.pipeline.seeing import LatencyPair, Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
@@ -55,6 +60,8 @@ class Observer:
         self._mode = mode
         self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
         self._used: set[BaselineKey] = set()
+        self._runner = Runner(pipeline.maker)
+        self._benches: dict[EngineSpec, Bench] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -85,6 +92,46 @@ class Observer:
         )
         self._keeper.keep_accuracy(engine, evidence)
         return evidence
+
+    def inputs(self, subject: Subject) -> EncoderInputs:
+        """The evaluation inputs, as the engine takes them."""
+        return self._pipeline.inputs(subject.encoder)
+
+    def run(self, engine: EngineSpec, rows: NDArray[np.generic]) -> NDArray[np.floating]:
+        """What one launch makes of one batch of your own: [n, d], in the engine's own type. The engine stays loaded until the session ends.
+
+        Raises:
+            OutsideProfile, UnusableInputs: the engine does not take this batch.
+        """
+        return self._runner.run(engine, self.inputs(engine).name, rows)
+
+    def bench(self, engine: EngineSpec) -> Bench:
+        """The engine on a bench, where properties are tried."""
+        from harness.pipeline.bench import Bench
+
+        if engine not in self._benches:
+            self._benches[engine] = Bench(
+                engine,
+                self._runner,
+                inputs=self.inputs(engine),
+                embeddings=self.embeddings(engine),
+                reference=self.reference(engine),
+                fake_quant=self._pipeline.fake_quant(engine),
+                exact=partial(self._exact_rows, engine.encoder),
+            )
+        return self._benches[engine]
+
+    def _exact_rows(self, encoder: EncoderSpec, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """What FP32 torch makes of rows of one's own; kept in the cache under their digest."""
+        from harness.prepare.dataset import inputs_digest
+
+        name = self._pipeline.inputs(encoder).name
+        ids = tuple(f"made up {row}" for row in range(len(rows)))
+        return self._pipeline.maker.reference(encoder, EncoderInputs(name=name, rows=rows, ids=ids, digest=inputs_digest(name, rows))).rows
+
+    def close(self) -> None:
+        """Free the engines that `run` loaded."""
+        self._runner.close()
 
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""

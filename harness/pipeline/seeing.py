@@ -74,6 +74,10 @@ class Pipeline:
         except EnginegateError:
             return None
 
+    def inputs(self, encoder: EncoderSpec) -> EncoderInputs:
+        """The evaluation inputs."""
+        return self._evaluation(encoder)
+
     def reference(self, encoder: EncoderSpec) -> Embeddings:
         """FP32 embeddings of the evaluation inputs, by PyTorch."""
         return self.maker.reference(encoder, self._evaluation(encoder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -42,7 +42,7 @@ def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
 
 
 @pytest.fixture(scope="session")
-def observe(pytestconfig: pytest.Config) -> Observer:
+def observe(pytestconfig: pytest.Config) -> Iterator[Observer]:
     """Look at engines: embeddings, layers, memory, latency; each made once a session and once a machine."""
     from harness.pipeline.making import Maker
     from harness.pipeline.observer import Observer
@@ -57,7 +57,8 @@ def observe(pytestconfig: pytest.Config) -> Observer:
     rows, data = settings.policy.evaluation_rows, settings.eval_data
     pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
     run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
-    return run.observer
+    yield run.observer
+    run.observer.close()
 
 
 class Expect(Protocol):
