@@ -55,6 +55,7 @@ class Observer:
         self._mode = mode
         self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
         self._used: set[BaselineKey] = set()
+        self._where_lost: dict[EngineSpec, str] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -185,6 +186,26 @@ class Observer:
         if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
             return replace(settled, severity=Severity.REPORT)
         return settled
+
+    def located(self, judgement: Judgement, subject: Subject) -> Judgement:
+        """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.
+
+        An engine is looked at once, however many of its gates fail. What breaks on the way is said in place of an answer, and
+        changes no status.
+        """
+        if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
+            return judgement
+        if subject not in self._where_lost:
+            self._where_lost[subject] = self._words_on_where(subject)
+        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, self._where_lost[subject]))))
+
+    def _words_on_where(self, engine: EngineSpec) -> str:
+        try:
+            found = self._pipeline.localisation(engine)
+            self._keeper.keep_localisation(found)
+        except Exception as error:  # whatever broke: a gate that failed has failed, and its own reason must reach the reader
+            return f"where it is lost could not be found: {error or type(error).__name__}"
+        return found.sentence
 
     def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
         if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import StoreFailed, UsageError
+from harness.errors import InvalidMeasurement, StoreFailed, UsageError
+from harness.records.observations import Embeddings
 from harness.records.run import RUN_SCHEMA, RunRecord
 from harness.store.atomic import copy_atomically, failing_in_words, write_atomically
 from harness.store.codec import from_json, from_plain, read_json, require_schema, to_json
@@ -181,6 +182,23 @@ def read_inputs_digest(path: Path, name: str) -> str | None:
         with file.open("rb") as stream, np.load(stream) as arrays:
             return str(arrays["inputs_digest"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a single array, of `np.save`
+        raise UsageError(f"{file}: is no archive of embeddings ({error}); copy the whole folder, or run again") from error
+
+
+def read_embeddings(path: Path, name: str) -> Embeddings | None:
+    """The embeddings that a run kept as `samples/<name>-embeddings.npz`; None where it kept none.
+
+    Raises:
+        UsageError: the file is no such archive.
+    """
+    file = run_file(path).parent / f"samples/{name.replace('/', '-')}-embeddings.npz"
+    if not file.exists():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream) as arrays:
+            ids = tuple(map(str, arrays["ids"]))
+            return Embeddings(rows=arrays["rows"], ids=ids, inputs_digest=str(arrays["inputs_digest"]), made_by=name)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, InvalidMeasurement) as error:
         raise UsageError(f"{file}: is no archive of embeddings ({error}); copy the whole folder, or run again") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
+from harness.records.localisation import Localisation
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.baselines import BaselineFile
@@ -18,6 +19,7 @@ _RECORDS = {
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
     "layers.json": EngineLayers,
+    "localisation.json": Localisation,
     "run.json": RunRecord,
 }
 
