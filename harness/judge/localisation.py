@@ -177,7 +177,7 @@ def _on_quantizers(found: Localisation) -> list[str]:
     best = found.left_out[0]
     if best.recovers:
         gain = f"recovers {best.recovered_db:.1f} dB" if best.recovered_db is not None else f"brings it to {_db(best.own_db)}"
-        return [f"quantizer {best.node} ({best.feeds}) alone {gain}"]
+        return [f"quantizer {best.node} ({best.feeds}), which alone {gain}"]
     stage = next(stage for stage in found.stages if stage.name == found.suspect)
     together = found.all_left_out_db
     if together is not None and together >= stage.expected_db:

@@ -35,7 +35,10 @@ class Quantizer:
 
 
 def quantizers_of(view: GraphView, nodes: Collection[str]) -> tuple[Quantizer, ...]:
-    """The quantizers among the nodes of these names, in graph order; pairs that do the same to one tensor are one, as compilers merge them."""
+    """The quantizers among the nodes of these names, in graph order.
+
+    Pairs that do the same to one tensor are one quantizer, as compilers merge them.
+    """
     words = operand_words(view)
     return (*_of_activations(view, nodes, words), *_of_weights(view, nodes, words))
 
@@ -114,9 +117,7 @@ def _of_weights(view: GraphView, nodes: Collection[str], words: Mapping[tuple[st
             continue
         given = node.outputs[:1]
         product = next((reader.name for reader in view.readers(given[0])), None)
-        found.append(
-            Quantizer(node=node.name, tensor=constant.name, feeds=_fed(view, given, words), dequantized=given, product=product)
-        )
+        found.append(Quantizer(node=node.name, tensor=constant.name, feeds=_fed(view, given, words), dequantized=given, product=product))
     return tuple(found)
 
 

@@ -203,7 +203,7 @@ class Observer:
         try:
             found = self._pipeline.localisation(engine)
             self._keeper.keep_localisation(found)
-        except Exception as error:  # whatever broke: a gate that failed has failed, and its own reason must reach the reader
+        except Exception as error:  # noqa: BLE001 (a gate that failed has failed, and its reason must reach the reader)
             return f"where it is lost could not be found: {error or type(error).__name__}"
         return found.sentence
 

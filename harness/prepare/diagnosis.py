@@ -17,7 +17,7 @@ from harness.errors import InvalidMeasurement
 from harness.prepare.onnx_edit import inferred_types, read_instead
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, ValueInfoProto
 
 Swaps = Mapping[str, "str | NDArray[np.generic]"]
 
@@ -85,7 +85,7 @@ class DiagnosticCopy:
 
         return onnx.helper.tensor_dtype_to_np_dtype(self._type(tensor))
 
-    def _port(self, tensor: str) -> object:
+    def _port(self, tensor: str) -> ValueInfoProto:
         import onnx
 
         return onnx.helper.make_tensor_value_info(tensor, self._type(tensor), None)
@@ -99,7 +99,9 @@ class DiagnosticCopy:
     def _type(self, tensor: str) -> int:
         found = self._types.get(tensor, 0)
         if not found:
-            raise InvalidMeasurement(f"the type of {tensor} cannot be inferred, so the graph cannot be cut there; look at it with check-graph")
+            raise InvalidMeasurement(
+                f"the type of {tensor} cannot be inferred, so the graph cannot be cut there; look at it with check-graph"
+            )
         return found
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 
 import pytest
-
 from harness.judge.accuracy.all_metrics import judgement
 
 

@@ -161,4 +161,3 @@ FAULTS = (
     BlockFault("v of the attention product x 1/8", unscaled_v, recipes=("attention",)),
     BlockFault("no causal mask", no_mask, towers=("text",)),
 )
-

@@ -88,7 +88,7 @@ class Case:
             lost,
             self.found.suspect or "none",
             own,
-            "yes" if self.named_quantizer else "no",
+            "-" if stage is None else "yes" if self.named_quantizer else "no",
         )
         return f"| {' | '.join(map(str, cells))} |"
 
