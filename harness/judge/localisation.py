@@ -154,6 +154,14 @@ def with_sentence(found: Localisation) -> Localisation:
     return replace(found, sentence="; ".join(chain(_on_stages(found), _on_quantizers(found), _on_engine(found))))
 
 
+def in_brief(found: Localisation) -> str:
+    """The suspect and its quantizer alone, where the whole sentence has been said before."""
+    if found.suspect is None:
+        return "no block stands out"
+    best = found.left_out[0] if found.left_out else None
+    return f"first suspect: {best.feeds if best is not None and best.recovers else found.suspect}"
+
+
 def _on_stages(found: Localisation) -> list[str]:
     suspect = next((stage for stage in found.stages if stage.name == found.suspect), None)
     blocks = [stage for stage in found.stages if stage.block is not None]

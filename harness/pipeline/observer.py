@@ -190,22 +190,26 @@ class Observer:
     def located(self, judgement: Judgement, subject: Subject) -> Judgement:
         """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.
 
-        An engine is looked at once, however many of its gates fail. What breaks on the way is said in place of an answer, and
-        changes no status.
+        An engine is looked at once, however many of its gates fail, and the whole sentence is said of the first. What breaks on the
+        way is said in place of an answer, and changes no status.
         """
         if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
             return judgement
-        if subject not in self._where_lost:
-            self._where_lost[subject] = self._words_on_where(subject)
-        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, self._where_lost[subject]))))
+        words = self._where_lost.get(subject)
+        if words is None:
+            words, self._where_lost[subject] = self._words_on_where(subject)
+        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, words))))
 
-    def _words_on_where(self, engine: EngineSpec) -> str:
+    def _words_on_where(self, engine: EngineSpec) -> tuple[str, str]:
+        """A sentence for the engine's first gate that failed, and a few words for the others."""
+        from harness.judge.localisation import in_brief
+
         try:
             found = self._pipeline.localisation(engine)
             self._keeper.keep_localisation(found)
         except Exception as error:  # noqa: BLE001 (a gate that failed has failed, and its reason must reach the reader)
-            return f"where it is lost could not be found: {error or type(error).__name__}"
-        return found.sentence
+            return f"where it is lost could not be found: {str(error) or type(error).__name__}", "where it is lost could not be found"
+        return found.sentence, in_brief(found)
 
     def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
         if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:

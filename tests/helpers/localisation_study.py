@@ -7,6 +7,8 @@ The exit code is 1 when fewer than nine in ten of the faults that move the embed
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -93,10 +95,17 @@ class Case:
         return f"| {' | '.join(map(str, cells))} |"
 
 
-def cases(maker: Maker, encoders: Sequence[str], recipes: Sequence[Recipe], faults: Sequence[BlockFault], folder: Path) -> Iterator[Case]:
-    """Every fault in one block of every engine that can have it; the blocks take turns."""
+def cases(
+    maker: Maker, encoders: Sequence[str], recipes: Sequence[Recipe], faults: Sequence[BlockFault], folder: Path, *, one_in: int = 1
+) -> Iterator[Case]:
+    """Every fault in one block of every engine that can have it; the blocks take turns.
+
+    Args:
+        one_in: plant only one in so many, beginning with another one in each engine.
+    """
     import onnx
 
+    skipped = itertools.count()
     for name in encoders:
         encoder = EncoderSpec.parse(name.partition("=")[0], weights=name.partition("=")[2])
         inputs = maker.inputs(encoder, "evaluation", EVALUATION_ROWS)
@@ -105,7 +114,7 @@ def cases(maker: Maker, encoders: Sequence[str], recipes: Sequence[Recipe], faul
             clean = locate(maker, spec, inputs, observed=None, exact=None)
             blocks = sum(stage.block is not None for stage in clean.stages)
             possible = [fault for fault in faults if recipe in fault.recipes and encoder.tower in fault.towers]
-            for turn, fault in enumerate(possible):
+            for turn, fault in enumerate(possible[next(skipped) % one_in :: one_in]):
                 model = onnx.load(maker.onnx(encoder, recipe).path)
                 block = turn % blocks
                 node = fault.plant(model, block)
@@ -137,8 +146,6 @@ def is_good_enough(found: Sequence[Case]) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    import os
-
     os.environ.setdefault("ENGINEGATE_MODEL_CONFIGS", str(CONFIGS))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, metavar="ARCH/TOWER=WEIGHTS")

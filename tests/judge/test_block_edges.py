@@ -56,9 +56,7 @@ def test_nodes_between_two_edges_are_those_of_one_block():
 
 def test_a_block_that_is_computed_past_its_input_is_told_and_not_cut():
     graph = GraphMaker(quantized=False).graph()
-    nodes = tuple(
-        replace(node, inputs=("b0/add_1:0", node.inputs[1])) if node.name == "b1/add_1" else node for node in graph.nodes
-    )
+    nodes = tuple(replace(node, inputs=("b0/add_1:0", node.inputs[1])) if node.name == "b1/add_1" else node for node in graph.nodes)
 
     words = block_edges(GraphView(replace(graph, nodes=nodes)))
 

@@ -70,7 +70,9 @@ class TestFigures:
 
 def tower(*own, before=70.0, after=70.0, quantizers=10):
     """Stages whose blocks have these own errors."""
-    blocks = [StageErrors(name=f"block {place}", block=place, curve_db=20.0, own_db=one, quantizers=quantizers) for place, one in enumerate(own)]
+    blocks = [
+        StageErrors(name=f"block {place}", block=place, curve_db=20.0, own_db=one, quantizers=quantizers) for place, one in enumerate(own)
+    ]
     ends = [("before the blocks", before), ("after the blocks", after)]
     first, last = (StageErrors(name=name, block=None, curve_db=20.0, own_db=figure, quantizers=0) for name, figure in ends)
     return judged_stages([first, *blocks, last])

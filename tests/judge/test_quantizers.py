@@ -31,7 +31,9 @@ def test_an_attention_in_fp8_adds_its_four_operands():
 def test_weights_know_their_product_and_activations_have_none():
     found = found_in(GraphMaker())
 
-    assert {one.product for one in found if one.feeds.startswith("weight")} == {f"b1/{name}" for name in ("q", "k", "v", "out", "fc", "proj")}
+    assert {one.product for one in found if one.feeds.startswith("weight")} == {
+        f"b1/{name}" for name in ("q", "k", "v", "out", "fc", "proj")
+    }
     assert {one.product for one in found if one.feeds.startswith("input")} == {None}
 
 
