@@ -45,17 +45,7 @@ def block_edges(view: GraphView) -> BlockEdges | str:
         # The last block is followed by the head, which has such tensors too: as many belong to the block as to the first.
         after_first = after_first or len(cuts)
         edges.append(cuts[-1 if following is not None else min(after_first, len(cuts)) - 1])
-    return _leak(view, edges) or BlockEdges(tensors=tuple(edges))
-
-
-def _leak(view: GraphView, edges: Sequence[str]) -> str | None:
-    """Why a block cannot be run between its edges alone; None when each can."""
-    of_product = {name: block.index for block in view.blocks for name in block.product_names}
-    for block, start, end in zip(view.blocks, edges, edges[1:], strict=False):
-        inside = {of_product[node.name] for node in nodes_between(view, (start,), end) if node.name in of_product}
-        if inside != {block.index}:
-            return f"what comes out of its block {block.index} is computed past what goes in, by blocks {sorted(inside)}"
-    return None
+    return BlockEdges(tensors=tuple(edges))
 
 
 def _cuts_behind(view: GraphView, block: Block, last: int, *, until: int | None) -> list[str]:

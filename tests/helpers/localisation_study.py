@@ -124,20 +124,32 @@ def cases(
                 yield Case(spec, fault, block, node, clean, found)
 
 
-def report(found: Sequence[Case]) -> str:
+def report(found: Sequence[Case], *, every: bool = False) -> str:
+    """A line a fault, or with `every` a line a case, and the count."""
     visible = [case for case in found if case.is_visible]
     blocks, quantizers = (sum(getattr(case, what) for case in visible) for what in ("named_block", "named_quantizer"))
-    head = "| encoder | recipe | fault | block | SNR lost (dB) | first suspect | its own SNR (dB) | quantizer right |"
+    names = list(dict.fromkeys(case.fault.name for case in found))
+    by_fault = [_line(name, [case for case in found if case.fault.name == name]) for name in names]
     return "\n".join(
         [
-            head,
-            "| --- " * 8 + "|",
-            *(case.markdown() for case in found),
+            "| encoder | recipe | fault | block | SNR lost (dB) | first suspect | its own SNR (dB) | quantizer right |"
+            if every
+            else "| fault | planted | SNR lost (dB) | visible | block right | quantizer right, or said to be none |",
+            "| --- " * (8 if every else 6) + "|",
+            *((case.markdown() for case in found) if every else by_fault),
             "",
             f"{len(found)} faults, of which {len(visible)} take {VISIBLE_DB:.0f} dB or more from the embeddings' SNR. Of these the right "
             f"block is named in {blocks}, and the quantizer at fault, or that it is none, in {quantizers}.",
         ]
     )
+
+
+def _line(name: str, found: Sequence[Case]) -> str:
+    visible = [case for case in found if case.is_visible]
+    lost = [case.lost_db for case in found if case.lost_db is not None]
+    span = f"{min(lost):.1f} to {max(lost):.1f}" if lost else "not finite"
+    counts = (len(visible), sum(case.named_block for case in visible), sum(case.named_quantizer for case in visible))
+    return f"| {name} | {len(found)} | {span} | {' | '.join(map(str, counts))} |"
 
 
 def is_good_enough(found: Sequence[Case]) -> bool:
@@ -150,11 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, metavar="ARCH/TOWER=WEIGHTS")
     parser.add_argument("--recipes", nargs="+", default=RECIPES, type=Recipe)
+    parser.add_argument("--every", action="store_true", help="a line a case")
     options = parser.parse_args(arguments)
     maker = Maker(ArtifactCache(default_cache_dir()), lambda _: nullcontext())
     with tempfile.TemporaryDirectory() as folder:
         found = list(cases(maker, options.encoders, options.recipes, FAULTS, Path(folder)))
-    print(report(found))  # noqa: T201 (the caller reads it)
+    print(report(found, every=options.every))  # noqa: T201 (the caller reads it)
     return 0 if is_good_enough(found) else 1
 
 

@@ -50,10 +50,10 @@ def planted(maker, spec, folder, plant):
 def test_at_least_nine_in_ten_faults_are_named_by_their_block(maker, tmp_path):
     found = list(cases(maker, ENCODERS, RECIPES, FAULTS, tmp_path, one_in=8))
 
-    assert is_good_enough(found), report(found)
+    assert is_good_enough(found), report(found, every=True)
     assert sum(case.is_visible for case in found) >= 10
     assert len({(case.spec.encoder, case.spec.recipe) for case in found}) == len(ENCODERS) * len(RECIPES)
-    assert {case.named_quantizer for case in found if case.is_visible} == {True}, report(found)
+    assert {case.named_quantizer for case in found if case.is_visible} == {True}, report(found, every=True)
     assert [case.clean.suspect for case in found if case.clean.suspect] == []
 
 
