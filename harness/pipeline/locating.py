@@ -11,6 +11,7 @@ from harness.errors import InvalidMeasurement
 from harness.judge.block_edges import BlockEdges, block_edges
 from harness.judge.localisation import curve_snr_db, judged_stages, suspect_of, with_sentence
 from harness.pipeline.bench import Bench
+from harness.records.kept_accuracy import file_stem
 from harness.records.localisation import Localisation
 from harness.records.observations import Embeddings, EncoderInputs
 from harness.records.spec import EngineSpec
@@ -85,7 +86,7 @@ def _turned_furthest(observed: Embeddings, exact: Embeddings) -> tuple[int, ...]
 
 
 def _subset(inputs: EncoderInputs, rows: Sequence[int]) -> EncoderInputs:
-    from harness.prepare.inputs import inputs_digest
+    from harness.prepare.dataset import inputs_digest
 
     chosen = np.ascontiguousarray(inputs.rows[list(rows)])
     ids = tuple(inputs.ids[row] for row in rows)
@@ -107,6 +108,6 @@ def keep(found: Localisation, folder: RunDirectory) -> None:
     from harness.report.localisation_plot import localisation_svg
     from harness.store.codec import to_json
 
-    stem = f"locate/{found.engine.replace('/', '-')}"
+    stem = f"locate/{file_stem(found.engine)}"
     folder.save_text(f"{stem}.json", to_json(found).decode())
     folder.save_text(f"{stem}.svg", localisation_svg(found))

@@ -11,13 +11,15 @@ from harness.pipeline.locating import keep, locate
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.names import backend_of, recipe_of
 from harness.records.localisation import Localisation
+from harness.records.observations import Embeddings
 from harness.records.run import EngineRow, RunRecord
 from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec
 from harness.records.verdict import Status, Suite
 from harness.report.localisation import localisation_text
 from harness.store.cache import ArtifactCache, default_cache_dir
 from harness.store.codec import to_json, to_plain
-from harness.store.run_directory import RunDirectory, read_embeddings, read_run, run_file
+from harness.store.kept_accuracy import KeptAccuracyReader
+from harness.store.run_directory import RunDirectory, read_run, run_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ def _rows_to_look_at(run: RunRecord, run_dir: Path) -> tuple[EngineRow, ...]:
 
 
 def _located(maker: Maker, spec: EngineSpec, row: EngineRow, run_dir: Path) -> Localisation:
+    from harness.prepare.inputs import EVALUATION_ROWS, EmojiSet, Split
+
     made = maker.onnx(spec.encoder, spec.recipe)
     if made.sha256 != row.onnx_sha256:
         raise InvalidMeasurement(
@@ -101,15 +105,23 @@ def _located(maker: Maker, spec: EngineSpec, row: EngineRow, run_dir: Path) -> L
             f"{(row.onnx_sha256 or 'none')[:12]}; another graph says nothing about it; "
             "use the cache, the libraries and the enginegate of that run"
         )
-    observed, exact = (read_embeddings(run_dir, name) for name in (spec.id, f"{spec.encoder.name}-fp32"))
-    kept = observed if observed is not None and exact is not None and observed.inputs_digest == exact.inputs_digest else None
-    inputs = maker.inputs(spec.encoder, "evaluation", len(kept.ids) if kept is not None else _ROWS_WITHOUT_SAMPLES)
-    if kept is None or inputs.digest != kept.inputs_digest:  # other data than the emoji set: the graph is looked at on those all the same
+    kept = _kept_rows(spec, run_dir)
+    inputs = maker.inputs(spec.encoder, EmojiSet(split=Split.EVALUATION, rows=min(len(kept[0].ids) if kept else _ROWS, EVALUATION_ROWS)))
+    if kept is None or inputs.digest != kept[0].inputs_digest:  # data of the user's own: the graph is looked at on emoji all the same
         return locate(maker, spec, inputs, observed=None, exact=None)
-    return locate(maker, spec, inputs, observed=kept, exact=exact)
+    return locate(maker, spec, inputs, observed=kept[0], exact=kept[1])
 
 
-_ROWS_WITHOUT_SAMPLES = 64
+_ROWS = 64  # where the run kept none
+
+
+def _kept_rows(spec: EngineSpec, run_dir: Path) -> tuple[Embeddings, Embeddings] | None:
+    """The engine's own rows and FP32 torch's, where the run kept them."""
+    reader = KeptAccuracyReader(run_dir)
+    record = next((record for record in reader.records() if record.engine.id == spec.id), None)
+    if record is None:
+        return None
+    return reader.rows(record.observed, of=record), reader.rows(record.exact, of=record)
 
 
 def _spec_of(maker: Maker, row: EngineRow, weights: Mapping[str, str]) -> EngineSpec:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.pipeline.locating import locate
 from harness.pipeline.making import Maker
+from harness.prepare.inputs import EmojiSet, Split
 from harness.records.artifacts import OnnxArtifact
 from harness.records.localisation import Localisation
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
@@ -108,7 +109,7 @@ def cases(
     skipped = itertools.count()
     for name in encoders:
         encoder = EncoderSpec.parse(name.partition("=")[0], weights=name.partition("=")[2])
-        inputs = maker.inputs(encoder, "evaluation", EVALUATION_ROWS)
+        inputs = maker.inputs(encoder, EmojiSet(split=Split.EVALUATION, rows=EVALUATION_ROWS))
         for recipe in recipes:
             spec = EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime")
             clean = locate(maker, spec, inputs, observed=None, exact=None)

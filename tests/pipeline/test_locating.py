@@ -11,6 +11,7 @@ from harness.errors import InvalidMeasurement
 from harness.pipeline.locating import locate
 from harness.pipeline.making import Maker
 from harness.prepare.hidden_states import hidden_states
+from harness.prepare.inputs import EmojiSet, Split
 from harness.records.observations import Embeddings
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.store.cache import ArtifactCache, default_cache_dir
@@ -36,7 +37,7 @@ def spec():
 
 @pytest.fixture(scope="module")
 def inputs(maker, spec):
-    return maker.inputs(spec.encoder, "evaluation", 24)
+    return maker.inputs(spec.encoder, EmojiSet(split=Split.EVALUATION, rows=24))
 
 
 def planted(maker, spec, folder, plant):
@@ -158,7 +159,7 @@ def test_blocks_that_cannot_be_matched_are_said_in_words(spec, inputs):
 def test_a_resnets_blocks_are_matched(maker):
     spec = EngineSpec(encoder=EncoderSpec.parse("small-resnet/image"), recipe=Recipe.LINEAR, backend="onnxruntime")
 
-    found = locate(maker, spec, maker.inputs(spec.encoder, "evaluation", 8), observed=None, exact=None)
+    found = locate(maker, spec, maker.inputs(spec.encoder, EmojiSet(split=Split.EVALUATION, rows=8)), observed=None, exact=None)
 
     assert sum(stage.block is not None for stage in found.stages) > 2
     assert all(stage.own_db is not None and stage.own_db > 15 for stage in found.stages)
