@@ -62,6 +62,7 @@ class Observer:
         self._used: set[BaselineKey] = set()
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
+        self._where_lost: dict[EngineSpec, str] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +236,30 @@ class Observer:
         if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
             return replace(settled, severity=Severity.REPORT)
         return settled
+
+    def located(self, judgement: Judgement, subject: Subject) -> Judgement:
+        """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.
+
+        An engine is looked at once, however many of its gates fail, and the whole sentence is said of the first. What breaks on the
+        way is said in place of an answer, and changes no status.
+        """
+        if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
+            return judgement
+        words = self._where_lost.get(subject)
+        if words is None:
+            words, self._where_lost[subject] = self._words_on_where(subject)
+        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, words))))
+
+    def _words_on_where(self, engine: EngineSpec) -> tuple[str, str]:
+        """A sentence for the engine's first gate that failed, and a few words for the others."""
+        from harness.judge.localisation import in_brief
+
+        try:
+            found = self._pipeline.localisation(engine)
+            self._keeper.keep_localisation(found)
+        except Exception as error:  # noqa: BLE001 (a gate that failed has failed, and its reason must reach the reader)
+            return f"where it is lost could not be found: {str(error) or type(error).__name__}", "where it is lost could not be found"
+        return found.sentence, in_brief(found)
 
     def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
         if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:

@@ -14,7 +14,7 @@ from harness.plugin.run import run_of
 from harness.plugin.selection import Unable
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
-from harness.records.verdict import Finding, Judgement
+from harness.records.verdict import Finding, Judgement, Suite
 
 if TYPE_CHECKING:
     from harness.pipeline.observer import Observer
@@ -78,7 +78,8 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
         raise UsageError(f"{request.node.nodeid} is about no engine; ask for the fixture engine or prepared")
 
     def expecting(judgement: Judgement) -> None:
-        ledger.judge(observe.settle(judgement, subject))
+        settled = observe.settle(judgement, subject)
+        ledger.judge(observe.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
 
     return expecting
 
