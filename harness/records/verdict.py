@@ -63,8 +63,8 @@ class Judgement:
         observed, bound: numbers or None where there is none to give; never NaN.
         unit: of both; empty for counts and ratios.
         n: how many rows, nodes or samples carry the answer.
-        interval: where the true figure lies with 95 % confidence, lower and upper end, in `unit`; None for a figure that is
-            counted and not estimated.
+        interval: bounds on the true figure from below and from above, in `unit`, each of which alone holds with 95 % confidence;
+            None for a figure that is counted and not estimated.
         budget: how many of the n may go wrong at most for PASS; None where failures are not counted. -1: n is too small for any PASS.
         reason: why it is not PASS, or a reason code such as `baseline_stale`; empty when there is nothing to say.
         severity: a report never becomes a verdict.

@@ -19,6 +19,7 @@ class AccuracyEvidence:
         half: by the FP16 engine of the same backend; None where that is the engine under test.
         task: what the rows are for; None for weights that have learnt nothing.
         approved_snr_db: centred SNR of the approved engine on these inputs; None where there is none.
+        weights: origin of the weights of `observed` and of the references, to be held against the task's; None where it is not known.
     """
 
     observed: Embeddings
@@ -27,3 +28,4 @@ class AccuracyEvidence:
     half: Embeddings | None = None
     task: Task | None = None
     approved_snr_db: float | None = None
+    weights: str | None = None
