@@ -58,7 +58,7 @@ def load_encoder(spec: EncoderSpec, *, log: Path | None = None) -> nn.Module:
         model = _model(spec, from_file=origin.startswith("sha256:"))
         _require_finite(model.state_dict(), spec.weights)
         logit_scale = float(model.logit_scale.exp())
-        encoder = _one_tower(model, spec.tower).float().eval().requires_grad_(False)
+        encoder: Any = _one_tower(model, spec.tower).float().eval().requires_grad_(False)
         encoder.logit_scale = logit_scale
         encoder.dim = _config(spec.arch)["embed_dim"]
         return encoder

@@ -1,26 +1,30 @@
-"""An engine's embeddings stay where FP32 put them."""
+"""An engine's embeddings stay where FP32 put them, and where its quantizers alone would have put them."""
 
 import pytest
-
-from harness.judge.accuracy import centred_snr_db, cosine_min, cosine_p01, finite
 
 pytestmark = pytest.mark.accuracy
 
 
 @pytest.mark.gates("finite")
-def test_every_embedding_is_sound(engine, observe, expect):
-    expect(finite(observe.embeddings(engine), observe.reference(engine)))
+def test_every_embedding_is_sound(engine, expect_of):
+    expect_of(engine, "finite")
 
 
 @pytest.mark.gates("cosine_min")
-def test_no_embedding_turns_away_from_fp32(engine, observe, expect):
-    seen, exact = observe.embeddings(engine), observe.reference(engine)
-    expect(cosine_min(seen, exact, floor=observe.limit("cosine_min", engine)))
-    expect(cosine_p01(seen, exact, floor=observe.limit("cosine_p01", engine)))
+def test_no_embedding_turns_away_from_fp32(engine, expect_of):
+    expect_of(engine, "cosine_min", "cosine_p01")
 
 
 @pytest.mark.gates("centred_snr_db")
-def test_differences_between_embeddings_survive(engine, observe, expect):
-    seen, exact = observe.embeddings(engine), observe.reference(engine)
-    floor, margin_db = observe.limit("centred_snr_db", engine), observe.margin("centred_snr_db", engine)
-    expect(centred_snr_db(seen, exact, floor=floor, approved_db=observe.approved("centred_snr_db", engine), margin_db=margin_db))
+def test_differences_between_embeddings_survive(engine, expect_of):
+    expect_of(engine, "centred_snr_db")
+
+
+@pytest.mark.gates("snr_loss_db", "snr_to_fake_quant_db", quantized=True)
+def test_the_compiler_costs_no_more_than_quantization_does(engine, expect_of):
+    expect_of(engine, "snr_loss_db", "snr_to_fake_quant_db")
+
+
+@pytest.mark.gates("fp8_error_db", quantized=True)
+def test_fp8_is_really_at_work(engine, expect_of):
+    expect_of(engine, "fp8_error_db")
