@@ -68,11 +68,17 @@ def status_changes(a: EngineSeen, b: EngineSeen, compared: frozenset[str]) -> It
 def compared_metrics(a: EngineSeen, b: EngineSeen, changes: Iterable[FigureChange]) -> frozenset[str]:
     """Metrics whose figures both runs give and that were held to a margin or a bound here, so that no baseline is needed.
 
+    Estimates are none of them: where B has too few samples for a verdict, its figure alone settles nothing.
+
     Args:
         a, b: the engine in the two runs.
         changes: its figures that differ.
     """
-    both = {key[1] for key, gate in a.gates.items() if gate.observed is not None and key in b.gates and b.gates[key].observed is not None}
+    both = {
+        key[1]
+        for key, gate in a.gates.items()
+        if gate.observed is not None and key in b.gates and b.gates[key].observed is not None and b.gates[key].interval is None
+    }
     if a.row is not None and b.row is not None:
         both |= {metric for metric in _MEMORY if None not in (getattr(a.row, metric), getattr(b.row, metric))}
     unknown = {change.metric for change in changes if change.effect is Effect.UNKNOWN}
@@ -134,7 +140,7 @@ def _gate_change(
     elif judge is not None:
         effect, reason = judge(before.metric, first, second, engine, policy)
     elif before.metric in BOUNDED:
-        effect, reason = _floor(before.metric, first, second, engine, policy)
+        effect, reason = _absolute(before.metric, first, second, engine, policy)
     else:
         effect, reason = Effect.NEUTRAL, "judged by its gate"
     if before.metric == "latency_ratio" and effect is Effect.WORSE and a.cpu_model != b.cpu_model:
@@ -163,7 +169,7 @@ def _no_more(metric: str, before: float, after: float, engine: EngineSpec | None
 
 def _snr(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
     """Worse by more than the margin, or below the absolute floor."""
-    below_floor, words = _floor(metric, before, after, engine, policy)
+    below_floor, words = _absolute(metric, before, after, engine, policy)
     margin_db = _margin(metric, engine, policy)
     if below_floor is not Effect.NEUTRAL or margin_db is None:
         return below_floor, words
@@ -172,16 +178,18 @@ def _snr(metric: str, before: float, after: float, engine: EngineSpec | None, po
     return (Effect.WORSE if after < before else Effect.BETTER), f"margin {margin_db:g} dB"
 
 
-def _floor(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
-    if BOUNDED[metric] is not Direction.FLOOR or engine is None:
+def _absolute(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+    """Worse beyond the bound and further beyond it than before."""
+    if engine is None:
         return Effect.NEUTRAL, "judged by its gate"
     try:
-        floor = policy.limit(metric, engine)
+        limit = policy.limit(metric, engine)
     except BadGateFile:
         return Effect.NEUTRAL, "no bound in the gate file: shown, not judged"
-    if after < floor and after < before:
-        return Effect.WORSE, f"floor {floor:g}"
-    return (Effect.BETTER if before < floor <= after else Effect.NEUTRAL), f"floor {floor:g}"
+    words, sign = f"{BOUNDED[metric]} {limit:g}", 1 if BOUNDED[metric] is Direction.FLOOR else -1
+    if sign * after < min(sign * limit, sign * before):
+        return Effect.WORSE, words
+    return (Effect.BETTER if sign * before < sign * limit <= sign * after else Effect.NEUTRAL), words
 
 
 _JUDGES: Mapping[str, Callable[[str, float, float, EngineSpec | None, GatePolicy], tuple[Effect, str]]] = {

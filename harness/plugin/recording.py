@@ -18,7 +18,7 @@ from harness.plugin.selection import Gates, Unable, subject_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Direction, Finding, Judgement, NotRun, Severity, Status, Suite, Verdict
 from harness.report.junit import properties
-from harness.report.words import SIGNS, figures
+from harness.report.words import SIGNS, certainty, figures
 
 if TYPE_CHECKING:
     from harness.records.run import ReportFinding
@@ -232,7 +232,8 @@ def _gates(item: pytest.Item) -> bool:
 
 def _sentence(verdict: Verdict) -> str:
     observed, bound = figures(verdict)
-    return f"{verdict.status}: {verdict.metric} {observed} {verdict.unit}, expected {bound}; {verdict.reason or 'no further reason'}"
+    seen = " ".join(filter(None, (observed, verdict.unit, certainty(verdict))))
+    return f"{verdict.status}: {verdict.metric} {seen}, expected {bound}; {verdict.reason or 'no further reason'}"
 
 
 @pytest.hookimpl(wrapper=True)

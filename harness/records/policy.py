@@ -20,7 +20,15 @@ BOUNDED = {
     "centred_snr_db": Direction.FLOOR,
     "cosine_min": Direction.FLOOR,
     "cosine_p01": Direction.FLOOR,
+    "fp8_error_db": Direction.FLOOR,
     "fp8_flop_share": Direction.FLOOR,
+    "logit_drift_p99": Direction.CEILING,
+    "recall_at_1_drop": Direction.CEILING,
+    "recall_at_5_drop": Direction.CEILING,
+    "snr_loss_db": Direction.CEILING,
+    "top10_overlap": Direction.FLOOR,
+    "zero_shot_agreement": Direction.FLOOR,
+    "zero_shot_top1_drop": Direction.CEILING,
 }
 MARGINS = {
     "activation_bytes": "relative",
@@ -28,6 +36,7 @@ MARGINS = {
     "latency_ratio": "relative",
     "plan_bytes": "relative",
     "reformat_bytes": "relative",
+    "snr_to_fake_quant_db": "absolute",
     "weights_bytes": "relative",
     "weights_ratio": "relative",
 }

@@ -28,6 +28,11 @@ def _fields(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "bound", repr(float(verdict.bound))
     yield "direction", str(verdict.direction)
     yield "n", str(verdict.n)
+    if verdict.interval is not None:
+        yield "interval_low", repr(float(verdict.interval[0]))
+        yield "interval_high", repr(float(verdict.interval[1]))
+    if verdict.budget is not None:
+        yield "budget", str(verdict.budget)
     if verdict.unit:
         yield "unit", plain(verdict.unit)
     if verdict.reason:

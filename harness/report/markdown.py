@@ -10,12 +10,12 @@ from harness.records.verdict import NotRun, Status, Verdict
 from harness.report.markup import capped as _capped
 from harness.report.markup import cell as _cell
 from harness.report.markup import table as _table
-from harness.report.words import UNKNOWN, by_reason, engine, figures, order, place, tally
+from harness.report.words import UNKNOWN, by_reason, certainty, engine, figures, order, place, tally
 
 LIMIT_BYTES = 900 * 1024  # GitHub refuses a step summary of more than 1 MiB, and other steps may add to it
 
 _WORST_FIRST = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.PASS)
-_GATES = ("verdict", "suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "n", "reason")
+_GATES = ("verdict", "suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "n", "95 % bounds", "reason")
 _ENGINES = (
     "encoder",
     "recipe",
@@ -63,7 +63,7 @@ def _gate(verdict: Verdict) -> tuple[object, ...]:
     observed, bound = figures(verdict)
     status = verdict.status if verdict.status is Status.PASS else f"**{verdict.status}**"
     where = (verdict.suite, _cell(verdict.encoder), _cell(verdict.recipe), _cell(engine(verdict)), _cell(verdict.metric))
-    return (status, *where, observed, _cell(bound), _cell(verdict.unit), verdict.n, _cell(verdict.reason))
+    return (status, *where, observed, _cell(bound), _cell(verdict.unit), verdict.n, _cell(certainty(verdict)), _cell(verdict.reason))
 
 
 def _not_run(not_run: Sequence[NotRun]) -> Iterator[str]:

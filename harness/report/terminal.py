@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from harness.records.run import ReportFinding
 from harness.records.verdict import NotRun, Status, Verdict
-from harness.report.words import by_reason, engine, figures, order, place, plain, tally
+from harness.report.words import by_reason, certainty, engine, figures, order, place, plain, tally
 
-_HEADINGS = ("suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "verdict")
+_HEADINGS = ("suite", "encoder", "recipe", "backend", "metric", "observed", "bound", "unit", "verdict", "95 % bounds")
 _RIGHT = {"observed"}
+_VERDICT = _HEADINGS.index("verdict")
 _GAP = "  "
 _DESCRIPTION = "E10"  # the check that describes each engine and asks nothing of anyone
 _CHECK = "check_"  # verdicts of single checks: `check_O1`
@@ -59,12 +60,12 @@ def _rows(verdicts: Sequence[Verdict], *, colour: bool) -> list[str]:
     if not verdicts:
         return []
     verdicts = list(_clean_checks_as_one(verdicts))
-    cells = [_HEADINGS, *(_cells(verdict) for verdict in verdicts)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS))]
-    lines = [_aligned(row, widths) for row in cells]
-    if colour:
-        lines[1:] = [_coloured(line, verdict.status) for line, verdict in zip(lines[1:], verdicts, strict=True)]
-    return lines
+    rows = [_cells(verdict) for verdict in verdicts]
+    shown = len(_HEADINGS) if any(row[-1] for row in rows) else len(_HEADINGS) - 1  # without estimates, nothing is said of their bounds
+    cells = [row[:shown] for row in (_HEADINGS, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(shown)]
+    colours = ("", *(_COLOURS[verdict.status] if colour else "" for verdict in verdicts))
+    return [_aligned(row, widths, paint) for row, paint in zip(cells, colours, strict=True)]
 
 
 def _clean_checks_as_one(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
@@ -117,16 +118,17 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
         bound,
         plain(verdict.unit),
         verdict.status,
+        certainty(verdict),
     )
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    columns = zip(_HEADINGS, row, widths, strict=True)
-    return _GAP.join(cell.rjust(width) if heading in _RIGHT else cell.ljust(width) for heading, cell, width in columns).rstrip()
-
-
-def _coloured(line: str, status: Status) -> str:
-    return f"{line.removesuffix(status)}{_COLOURS[status]}{status}{_RESET}"
+def _aligned(row: Sequence[str], widths: Sequence[int], paint: str) -> str:
+    """One line; with `paint`, an ANSI sequence, the verdict is coloured."""
+    columns = zip(_HEADINGS, row, widths, strict=False)
+    padded = [cell.rjust(width) if heading in _RIGHT else cell.ljust(width) for heading, cell, width in columns]
+    if paint:
+        padded[_VERDICT] = padded[_VERDICT].replace(row[_VERDICT], f"{paint}{row[_VERDICT]}{_RESET}")
+    return _GAP.join(padded).rstrip()
 
 
 def _reasons(verdicts: Sequence[Verdict], width: int) -> Iterator[str]:
@@ -137,8 +139,8 @@ def _reasons(verdicts: Sequence[Verdict], width: int) -> Iterator[str]:
 
 
 def _notes(verdicts: Sequence[Verdict], width: int) -> Iterator[str]:
-    """What gates that pass have to say, a line for each thing said."""
-    noted = [verdict for verdict in verdicts if verdict.status is Status.PASS and verdict.reason]
+    """What gates that pass have to say, a line for each thing said. What an estimate rests on stands in its row."""
+    noted = [verdict for verdict in verdicts if verdict.status is Status.PASS and verdict.reason and verdict.interval is None]
     for (status, reason), gates in _by_words(noted).items():
         yield from _wrapped(f"{status}, noted: {reason}: {_first_of(gates)}", width)
 

@@ -11,7 +11,7 @@ from harness.records.verdict import Direction, NotRun, Status, Suite, Verdict
 UNKNOWN = "-"
 SIGNS = {Direction.FLOOR: ">=", Direction.CEILING: "<=", Direction.EQUAL: "="}
 
-_DECIMALS = {"dB": 1, "ms": 3, "s": 1, "%": 1}
+_DECIMALS = {"dB": 1, "ms": 3, "s": 1, "%": 1, "pt": 2}
 _RATIO_DECIMALS = 4
 _MOST_DECIMALS = 12
 
@@ -36,13 +36,24 @@ def order(subject: Subject) -> tuple[int, str, str, str]:
 
 def figures(verdict: Verdict) -> tuple[str, str]:
     """Observed and bound in the unit's spelling, the bound with its direction; they differ as texts wherever they differ."""
-    observed, bound = verdict.observed, verdict.bound
-    decimals = _decimals(verdict)
-    if observed is not None and bound is not None and observed != bound:
-        while decimals < _MOST_DECIMALS and _number(observed, decimals) == _number(bound, decimals):
-            decimals += 1
+    observed, bound, decimals = verdict.observed, verdict.bound, _decimals(verdict)
     limit = UNKNOWN if bound is None else f"{SIGNS[verdict.direction]} {_number(bound, decimals)}"
     return (UNKNOWN if observed is None else _number(observed, decimals)), limit
+
+
+def certainty(verdict: Verdict) -> str:
+    """What an estimated figure rests on: `[-0.40, 0.90] budget 19 of 1,382`; empty for a figure that is no estimate.
+
+    The interval is spelled as `figures` spells observed and bound, so that its ends and the bound compare by eye.
+    """
+    if verdict.interval is None:
+        return ""
+    ends = ", ".join(_number(end, _decimals(verdict)) for end in verdict.interval)
+    if verdict.budget is None:
+        return f"[{ends}] of {verdict.n:,}"
+    if verdict.budget < 0:
+        return f"[{ends}] no budget in {verdict.n:,}"
+    return f"[{ends}] budget {verdict.budget:,} of {verdict.n:,}"
 
 
 def plain(text: str) -> str:
@@ -75,9 +86,19 @@ def _many(count: int, noun: str) -> str:
 
 
 def _decimals(verdict: Verdict) -> int:
+    """As many as the unit has, and more where a figure would read as the bound that it is not."""
+    bound, ends = verdict.bound, verdict.interval or ()
+    decimals = _decimals_of_unit(verdict)
+    figures_beside = [figure for figure in (verdict.observed, *ends) if figure is not None and bound is not None and figure != bound]
+    while decimals < _MOST_DECIMALS and any(_number(figure, decimals) == _number(bound or 0, decimals) for figure in figures_beside):
+        decimals += 1
+    return decimals
+
+
+def _decimals_of_unit(verdict: Verdict) -> int:
     if verdict.unit in _DECIMALS:
         return _DECIMALS[verdict.unit]
-    known = [figure for figure in (verdict.observed, verdict.bound) if figure is not None]
+    known = [figure for figure in (verdict.observed, verdict.bound, *(verdict.interval or ())) if figure is not None]
     whole = all(float(figure).is_integer() for figure in known)
     return 0 if whole or verdict.unit == "bytes" else _RATIO_DECIMALS
 

@@ -164,7 +164,7 @@ def test_the_document_is_exactly_as_promised(exports, capfd):
 
     document = json.loads(capfd.readouterr().out)
     assert code == 1
-    assert set(document) == {"schema", "model", "policy", "summary", "findings"}
+    assert set(document) == {"schema", "model", "policy", "summary", "findings", "not_judged"}
     assert (document["schema"], document["policy"]) == ("enginegate/findings/1", "linear")
     assert set(document["summary"]) == {"blocks", "weight_gemms", "quantized", "folded", "fp8_flop_share", "gate", "report"}
     assert set(document["findings"][0]) == {"check", "severity", "node", "block", "found", "expected", "message"}

@@ -192,7 +192,7 @@ class Bench:
 
         with tempfile.TemporaryDirectory() as folder:
             onnx.save(subject.model, path := Path(folder) / "model.onnx")
-            seen = graph_evidence(GraphView(read_onnx_graph(path)), reference=self._fp16_view)
+            seen = graph_evidence(GraphView(read_onnx_graph(path)), reference=self._fp16_view, amax=subject.amax)
             found = all_findings(seen, self.policy.policy(self.engine.recipe))
         named = {one.check for one in found if one.severity is Severity.GATE}
         return tuple(sorted(named, key=lambda check: int(check[1:])))

@@ -14,7 +14,7 @@ from harness.judge.structure import GraphView
 from harness.records.graph import OnnxGraph
 from harness.records.machine import Machine
 from harness.records.observations import LayerTable
-from harness.records.policy import Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import BOUNDED, Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Direction, Severity, Status, Suite, Verdict
 from harness.store.codec import to_json
@@ -49,12 +49,12 @@ def policy(**margins: float) -> GatePolicy:
     """Bounds and margins to be checked by hand; `modelopt` is only reported on."""
     sizes = {"weights_bytes": 0.01, "plan_bytes": 0.01, "latency_ratio": 0.5, "centred_snr_db": 3.0, **margins}
     absolute = ("centred_snr_db",)
-    floors = {"centred_snr_db": 10.0, "cosine_min": 0.9}
+    limits = {"centred_snr_db": 10.0, "cosine_min": 0.9, "recall_at_1_drop": 1.0, "zero_shot_agreement": 0.98}
     return GatePolicy(
         defaults=Defaults(encoders=("a/image",), recipes=("linear",), backends=("fake",), targets=()),
         evaluation_rows=EvaluationRows(seeded=8, trained=8),
         policies={"linear": PROMISE, "fp16": PROMISE, "modelopt": replace(PROMISE, severity=Severity.REPORT)},
-        bounds=tuple(Bound(metric=metric, limit=limit, direction=Direction.FLOOR, reason="for tests") for metric, limit in floors.items()),
+        bounds=tuple(Bound(metric=metric, limit=limit, direction=BOUNDED[metric], reason="for tests") for metric, limit in limits.items()),
         margins=tuple(
             Margin(metric=metric, reason="for tests", **{"absolute" if metric in absolute else "relative": size})
             for metric, size in sizes.items()

@@ -296,13 +296,25 @@ def accuracy(metric: str, observed: float, **changes) -> Verdict:
         ("cosine_min", 0.91, 0.89, Effect.WORSE),
         ("cosine_min", 0.85, 0.89, Effect.NEUTRAL),
         ("cosine_min", 0.89, 0.91, Effect.BETTER),
+        ("recall_at_1_drop", 0.5, 1.1, Effect.WORSE),
+        ("recall_at_1_drop", 0.2, 0.9, Effect.NEUTRAL),
+        ("recall_at_1_drop", 1.3, 1.2, Effect.NEUTRAL),
+        ("recall_at_1_drop", 1.2, 0.9, Effect.BETTER),
     ],
 )
-def test_accuracy_is_held_to_margin_and_floor(metric, before, after, effect):
+def test_accuracy_is_held_to_margin_and_bound(metric, before, after, effect):
     engine, summary, _ = gates(accuracy(metric, before), accuracy(metric, after))
 
     assert [change.effect for change in engine.figures] == [effect]
     assert summary.exit_code == (1 if effect is Effect.WORSE else 0)
+
+
+def test_an_estimate_that_became_inconclusive_leaves_the_comparison_open():
+    certain = accuracy("zero_shot_agreement", 0.995, interval=(0.985, 0.999))
+    unsure = replace(certain, observed=0.994, interval=(0.97, 0.999), status=Status.INCONCLUSIVE)
+
+    assert gates(certain, unsure)[1].exit_code == 3
+    assert gates(replace(certain, interval=None), replace(unsure, interval=None))[1].exit_code == 0
 
 
 def test_accuracy_on_another_number_of_inputs_is_not_compared():

@@ -135,7 +135,7 @@ def _repeated(observed: Embeddings, reference: Embeddings) -> NDArray[np.bool_]:
     """Which rows have the direction of another row whose reference has a direction of its own."""
     seen, expected = observed.unit_rows.astype(np.float64), reference.unit_rows.astype(np.float64)
     # Rows of one direction have one projection, so sorted by it they are neighbours.
-    projected: NDArray[np.float64] = np.einsum("nd,d->n", seen, np.random.default_rng(0).standard_normal(seen.shape[1]))
+    projected: NDArray[np.float64] = np.einsum("nd,d->n", seen, np.random.default_rng(0).standard_normal(int(seen.shape[1])))
     order: NDArray[np.intp] = np.argsort(projected)
     ones, others = order[:-1], order[1:]
     is_same = np.linalg.norm(seen[ones] - seen[others], axis=1) < _SAME
