@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FILES = {("emoji-clip", "noto"): "emoji-clip.safetensors", ("emoji-clip", "noto-outliers"): "emoji-clip.safetensors"}
 _WITH_OUTLIERS = "noto-outliers"
 
-OUTLIER_GAIN = 256.0  # a power of two: multiplying and dividing by it rounds nothing
+OUTLIER_GAIN = 8192.0  # a power of two: multiplying and dividing by it rounds nothing
 OUTLIER_CHANNELS = 2  # of each normalisation, those with the largest gains already
 
 # What each normalisation of one of open_clip's blocks feeds, by the endings of their names.
