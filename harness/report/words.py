@@ -104,4 +104,4 @@ def _decimals_of_unit(verdict: Verdict) -> int:
 
 
 def _number(figure: float, decimals: int) -> str:
-    return f"{figure:,.{decimals}f}"
+    return f"{figure:z,.{decimals}f}"  # z: no minus before a zero

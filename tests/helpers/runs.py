@@ -14,7 +14,6 @@ from harness.judge.structure import GraphView
 from harness.records.graph import OnnxGraph
 from harness.records.machine import Machine
 from harness.records.observations import LayerTable
-
 from harness.records.policy import BOUNDED, Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Direction, Severity, Status, Suite, Verdict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.records.verdict import Direction, Status, Suite, Verdict
 from harness.report.junit import properties
 
@@ -53,6 +55,14 @@ def test_every_field_of_a_verdict_is_one_property():
 
 def test_what_is_unknown_has_no_property():
     assert [name.rpartition(":")[2] for name, _ in properties([BARE])] == ["status", "direction", "n"]
+
+
+def test_an_estimate_has_its_bounds_and_its_budget():
+    estimate = replace(BARE, observed=0.5, interval=(-0.25, 1.5), budget=7)
+
+    fields = {name.rpartition(":")[2]: value for name, value in properties([estimate])}
+
+    assert (fields["interval_low"], fields["interval_high"], fields["budget"]) == ("-0.25", "1.5", "7")
 
 
 def test_no_two_verdicts_share_a_property():

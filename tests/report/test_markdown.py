@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -88,6 +88,12 @@ def test_a_gate_shows_its_figures_with_unit_and_direction():
         r"| **FAIL** | accuracy | ViT-B-32/image | linear | onnxruntime | centred\_snr\_db | 9.5 | &gt;= 10.0 | dB | 64 |  | too far |"
         in text
     )
+
+
+def test_an_estimate_shows_what_it_rests_on():
+    estimate = replace(verdict(Status.INCONCLUSIVE, reason="too few"), interval=(8.84, 10.96), budget=-1)
+
+    assert r"| 9.5 | &gt;= 10.0 | dB | 64 | \[8.8, 11.0\] no budget in 64 | too few |" in summary(Run(verdicts=(estimate,)))
 
 
 def test_engines_repairs_findings_and_the_rest_are_there():

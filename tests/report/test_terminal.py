@@ -112,6 +112,7 @@ def test_a_row_of_long_names_fits_160_columns():
         (1.0, 0.6, "", Direction.CEILING, ("1.0000", "<=", "0.6000")),
         (3.1625, 3.2, "ms", Direction.CEILING, ("3.163", "<=", "3.200")),
         (89_347_080.0, 89_347_080.0, "bytes", Direction.CEILING, ("89,347,080", "<=", "89,347,080")),
+        (-0.04, 1.0, "dB", Direction.CEILING, ("0.0", "<=", "1.0")),
         (None, 10.0, "dB", Direction.FLOOR, ("-", ">=", "10.0")),
         (0.5, None, "", Direction.FLOOR, ("0.5000", "-")),
         (None, None, "", Direction.FLOOR, ("-", "-")),
@@ -122,6 +123,56 @@ def test_figures_are_spelled_in_their_unit_and_differ_where_they_differ(
     observed: float | None, bound: float | None, unit: str, direction: Direction, shown: tuple[str, ...]
 ):
     assert figures(replace(GOOD, observed=observed, bound=bound, unit=unit, direction=direction)) == shown
+
+
+DROP = replace(
+    GOOD,
+    metric="recall_at_1_drop",
+    unit="pt",
+    direction=Direction.CEILING,
+    observed=0.2,
+    bound=1.0,
+    n=1382,
+    interval=(-0.4, 0.9),
+    budget=19,
+)
+
+
+def test_an_estimate_shows_its_bounds_and_how_many_may_fail():
+    header, good, drop = table([GOOD, DROP], [], []).splitlines()[:3]
+
+    assert header.endswith("verdict  95 % bounds")
+    assert drop.endswith("0.20  <= 1.00    pt    PASS     [-0.40, 0.90] budget 19 of 1,382")
+    assert good.endswith("PASS")
+    assert len(drop) <= 140
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"budget": None}, "[-0.40, 0.90] of 1,382"),
+        ({"budget": -1, "n": 64}, "[-0.40, 0.90] no budget in 64"),
+        ({"budget": 0}, "[-0.40, 0.90] budget 0 of 1,382"),
+        ({"interval": (0.2, 1.001)}, "[0.200, 1.001] budget 19 of 1,382"),  # not [0.20, 1.00] beside <= 1.00
+    ],
+)
+def test_bounds_are_spelled_so_that_they_compare_with_the_bound_by_eye(changes, shown):
+    assert table([replace(DROP, **changes)], [], []).splitlines()[1].endswith(shown)
+
+
+def test_what_an_estimate_that_passes_rests_on_is_told_in_its_row_alone():
+    text = table([replace(DROP, reason="3 worse and 0 better of 1,382")], [], [])
+
+    assert "noted" not in text
+    assert "3 worse" in table([replace(DROP, reason="3 worse and 0 better of 1,382", status=Status.FAIL)], [], [])
+
+
+def test_the_verdict_of_an_estimate_is_coloured_and_nothing_else():
+    row = table([DROP], [], [], colour=True).splitlines()[1]
+
+    assert "\x1b[32mPASS\x1b[0m  " in row
+    assert row.endswith("of 1,382")
+    assert row.replace("\x1b[32m", "").replace("\x1b[0m", "") == table([DROP], [], []).splitlines()[1]
 
 
 def test_colour_is_only_where_it_is_asked_for():

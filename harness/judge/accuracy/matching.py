@@ -112,15 +112,17 @@ def image_retrieval(observed: Embeddings, exact: Embeddings, task: Task) -> Sear
 
 
 def unit_rows(embeddings: Embeddings) -> Floats:
-    """float64 [n, d], each of norm 1 whatever its scale; a row of zeros stays zero."""
+    """float64 [n, d], each of norm 1 whatever its scale; a row of zeros stays zero, one that is not finite becomes NaN."""
     rows = embeddings.rows.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)
+    with np.errstate(invalid="ignore"):
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / np.where(norms == 0, 1, norms)
 
 
-def within_tie_of_best(scores: Floats) -> Bools:
-    """Which candidates of each query may be its first."""
-    return scores >= scores.max(axis=1, keepdims=True) - TIE
+def may_be_first(scores: Floats, kept: int) -> Bools:
+    """Which candidates of each query may be among its first `kept`, ties with the last of them included."""
+    last = np.partition(scores, -kept, axis=1)[:, -kept, None]
+    return scores >= last - TIE
 
 
 def _ahead(scores: Floats, own: Bools) -> Counts:

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.judge.accuracy.drops import Hits, drop, flips
 from harness.judge.accuracy.estimates import Claim, Estimate, decided, inconclusive, unsound
-from harness.judge.accuracy.matching import TIE, Bools, Search, image_retrieval, text_retrieval
+from harness.judge.accuracy.matching import Search, image_retrieval, may_be_first, text_retrieval
 from harness.judge.accuracy.references import samples_to_narrow
 from harness.judge.statistics import Counts, Floats, Interval, clustered_bounds
 from harness.records.observations import Embeddings
@@ -72,11 +72,7 @@ def _searches(observed: Embeddings, exact: Embeddings, task: Task) -> tuple[Sear
 def _recall_judgement(k: int, search: Search, claim: Claim) -> tuple[Judgement, str]:
     engine_ahead, exact_ahead = search.ahead()
     hits = Hits(name=f"{search.name}_recall@{k}", engine=engine_ahead < k, exact=exact_ahead < k, clusters=_clusters(search))
-    judgement = drop(claim.metric, hits, ceiling=claim.bound)
-    if search.candidates > k or judgement.status is Status.FAIL:
-        return judgement, flips(hits)
-    reason = f"every one of {search.candidates} candidates is among the first {k}, so any engine hits; {judgement.reason}"
-    return replace(judgement, status=Status.INCONCLUSIVE, reason=reason), flips(hits)
+    return drop(claim.metric, hits, ceiling=claim.bound), flips(hits)
 
 
 def _overlap(claim: Claim, search: Search, clusters: Counts | None) -> tuple[Judgement, str]:
@@ -96,21 +92,10 @@ def _overlap(claim: Claim, search: Search, clusters: Counts | None) -> tuple[Jud
 
 
 def _missed(scores: Floats, exact: Floats) -> Counts:
-    """int64 [queries]: how many of FP32's ten nearest the engine does not have. A tie for the tenth place is FP32's, not the engine's."""
+    """int64 [queries]: how many may be among the engine's ten nearest that cannot be among FP32's, at most ten."""
     kept = min(NEIGHBOURS, scores.shape[1])
-    certain = _first(scores, kept, -TIE)
-    possible = _first(exact, kept, TIE)
-    return NEIGHBOURS - np.minimum((certain & possible).sum(axis=1), NEIGHBOURS)
-
-
-def _first(scores: Floats, kept: int, slack: float) -> Bools:
-    """Which candidates are among the first `kept`: with a positive `slack` those that may be, with a negative one those that must be."""
-    ordered = np.sort(scores, axis=1)
-    if slack > 0:
-        return scores >= ordered[:, -kept, None] - slack
-    if kept == scores.shape[1]:
-        return np.ones(scores.shape, dtype=np.bool_)
-    return scores > ordered[:, -kept - 1, None] - slack
+    strangers: Counts = np.sum(may_be_first(scores, kept) & ~may_be_first(exact, kept), axis=1)
+    return np.minimum(strangers, NEIGHBOURS)
 
 
 def _clusters(search: Search) -> Counts | None:

@@ -159,7 +159,7 @@ def _rows_judgement(observed: Embeddings, sound: int, reason: str) -> Judgement:
     total = len(observed.ids)
     return Judgement(
         metric="finite",
-        status=Status.PASS if sound == total else Status.FAIL,
+        status=Status.PASS if sound == total > 0 else Status.FAIL,
         observed=sound,
         bound=total,
         unit="rows",

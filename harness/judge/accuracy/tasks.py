@@ -13,7 +13,7 @@ import numpy as np
 from harness.errors import InvalidMeasurement
 from harness.judge.accuracy.drops import Hits, drop
 from harness.judge.accuracy.estimates import Claim, Estimate, decided, inconclusive, unsound
-from harness.judge.accuracy.matching import Bools, Search, image_retrieval, text_retrieval, within_tie_of_best
+from harness.judge.accuracy.matching import Bools, Search, image_retrieval, may_be_first, text_retrieval
 from harness.judge.accuracy.references import samples_to_narrow
 from harness.judge.accuracy.rows import ROWS_FOR_P01
 from harness.judge.statistics import (
@@ -103,7 +103,7 @@ def logit_drift_p99(observed: Embeddings, exact: Embeddings, task: Task, *, ceil
 
 
 def _agrees(scores: Floats, reference: Floats) -> Bools:
-    changed: Bools = np.any(within_tie_of_best(scores) & ~within_tie_of_best(reference), axis=1)
+    changed: Bools = np.any(may_be_first(scores, 1) & ~may_be_first(reference, 1), axis=1)
     return ~changed
 
 
