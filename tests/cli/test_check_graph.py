@@ -179,6 +179,19 @@ def test_people_get_a_line_a_finding_and_a_summary(exports, capfd):
     assert lines[-1] == "0 gate findings, 0 report findings"
 
 
+def test_people_and_programs_are_told_what_was_not_judged_and_why(exports, capfd):
+    model = str(exports / "small-clip-image-linear.onnx")
+    beside = ("--reference", str(exports / "small-clip-image-fp16.onnx"))
+
+    main(["check-graph", model, "--gate-file", str(GATE_FILE)])
+    lines = capfd.readouterr().out.splitlines()
+    main(["check-graph", model, *beside, "--gate-file", str(GATE_FILE), "--json"])
+    document = json.loads(capfd.readouterr().out)
+
+    assert [line.split(":")[0] for line in lines[:2]] == ["O8 not judged", "O15 not judged"]
+    assert set(document["not_judged"]) == {"O15"}
+
+
 @pytest.mark.parametrize("kind", ["text", "cut", "absent", "folder", "control flow", "external"])
 def test_what_is_unusable_is_one_clear_error(exports, tmp_path, capfd, kind):
     path = tmp_path / "m.onnx"

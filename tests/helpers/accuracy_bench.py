@@ -94,6 +94,10 @@ class Bench:
         self.inputs = inputs or maker.inputs(engine.encoder, "evaluation", rows)
         self._has_task = inputs is None and engine.encoder.seed is None
 
+    def on(self, inputs: EncoderInputs) -> Bench:
+        """The same engine on other inputs, without a task."""
+        return Bench(self.engine, rows=self._rows, maker=self.maker, cache=self._cache, inputs=inputs)
+
     @cached_property
     def policy(self) -> GatePolicy:
         return read_gate_file(REPOSITORY / "gate.toml")
@@ -179,12 +183,7 @@ class Bench:
 
     def judged(self, seen: AccuracyEvidence) -> tuple[Judgement, ...]:
         """Every metric that the suite asks of this engine, in its order, held to gate.toml."""
-        limit, margin = (partial(_number, number, self.engine) for number in (self.policy.limit, self.policy.margin))
-        return tuple(
-            judgement(name, seen, limit=limit, margin=margin)
-            for name, metric in METRICS.items()
-            if (seen.task is not None or not metric.needs_task) and (self.engine.recipe.is_quantized or not metric.quantized_only)
-        )
+        return judged_by(self.policy, self.engine, seen)
 
     def checks(self, subject: Subject) -> tuple[str, ...]:
         """Checks of the graph that find what fails a gate."""
@@ -226,8 +225,13 @@ class Bench:
             return Remade(model=onnx.load(entry.path("model.onnx")), amax=dict(entry.facts["amax"]), fake_quant=arrays["rows"])  # type: ignore[arg-type]
 
 
-def _number(number: Any, engine: EngineSpec, metric: str) -> float:
-    return number(metric, engine)
+def judged_by(policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence) -> tuple[Judgement, ...]:
+    """Every metric that the accuracy suite asks of an engine, in its order, held to a policy."""
+    return tuple(
+        judgement(name, seen, limit=partial(policy.limit, engine=engine), margin=partial(policy.margin, engine=engine))
+        for name, metric in METRICS.items()
+        if (seen.task is not None or not metric.needs_task) and (engine.recipe.is_quantized or not metric.quantized_only)
+    )
 
 
 def _embedded(path: Path, spec: EngineSpec, inputs: EncoderInputs, fed: Any, after: Any = None) -> Embeddings:
