@@ -11,6 +11,7 @@ from harness.cli.commands import add_command
 from harness.cli.engines import add_build, add_layers
 from harness.cli.files import add_check_graph, add_compare
 from harness.cli.gating import gate
+from harness.cli.judging import add_judge
 from harness.cli.speaking import print_to_reader, tell
 from harness.errors import EnginegateError
 from harness.records.verdict import INTERRUPTED
@@ -56,5 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     add_check_graph(commands)
     add_layers(commands)
     add_compare(commands)
+    add_judge(commands)
     add_command(commands, "doctor", _doctor, "what this machine can build, run and measure, and why not the rest")
     return parser

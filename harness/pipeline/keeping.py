@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import EnginegateError
 from harness.pipeline.names import backend_of
-from harness.records.spec import EngineSpec
+from harness.records.kept_accuracy import KeptAccuracy, KeptTask, accuracy_file, file_stem
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.records.task import Task
+from harness.store.kept_accuracy import keep_rows, keep_task
 
 if TYPE_CHECKING:
+    from harness.judge.accuracy.evidence import AccuracyEvidence
     from harness.pipeline.seeing import Pipeline
     from harness.records.observations import Embeddings
     from harness.records.run import EngineRow
@@ -43,7 +48,7 @@ class Keeper:
         from harness.judge.roles import roles_of
         from harness.store.codec import to_json
 
-        name = f"graphs/{_file_name(engine.prepared.id)}.json"
+        name = f"graphs/{file_stem(engine.prepared.id)}.json"
         if name not in self._kept:
             try:
                 roles = roles_of(self._pipeline.graph(engine.encoder, engine.recipe))
@@ -59,7 +64,7 @@ class Keeper:
 
         if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
             return None
-        name = f"layers/{_file_name(engine.id)}.json"
+        name = f"layers/{file_stem(engine.id)}.json"
         if name not in self._kept:
             try:
                 table = self._pipeline.layers(engine)
@@ -71,24 +76,61 @@ class Keeper:
 
     def _keep_logs(self, engine: EngineSpec) -> None:
         artifact = self._pipeline.maker.engine(engine)
-        logs = {f"logs/{_file_name(engine.id)}.log": artifact.log}
+        logs = {f"logs/{file_stem(engine.id)}.log": artifact.log}
         if artifact.source is not None:
-            logs[f"logs/{_file_name(engine.prepared.id)}-prepare.log"] = artifact.source.log
+            logs[f"logs/{file_stem(engine.prepared.id)}-prepare.log"] = artifact.source.log
         for name, log in logs.items():
             if log is not None and name not in self._kept:
                 self._folder.copy_in(name, log)
                 self._kept.add(name)
 
     def keep_embeddings(self, name: str, seen: Embeddings) -> None:
-        """Keep what an engine made of the evaluation inputs."""
-        self.keep_arrays(f"{name}-embeddings", rows=seen.rows, ids=np.asarray(seen.ids), inputs_digest=np.asarray(seen.inputs_digest))
+        """Keep what an engine or a reference made of the evaluation inputs, once."""
+        if (key := f"{name}-embeddings") not in self._kept:
+            keep_rows(self._folder, name, seen)
+            self._kept.add(key)
+
+    def keep_accuracy(self, engine: EngineSpec, evidence: AccuracyEvidence) -> None:
+        """Keep all that the engine's accuracy is judged by, once, so that other bounds can be tried without running it.
+
+        Raises:
+            StoreFailed: no room, or no right to write.
+        """
+        from harness.store.codec import to_json
+
+        name = accuracy_file(engine)
+        if name not in self._kept:
+            self._folder.save_text(name, to_json(self._accuracy_record(engine, evidence)).decode())
+            self._kept.add(name)
+
+    def _accuracy_record(self, engine: EngineSpec, evidence: AccuracyEvidence) -> KeptAccuracy:
+        half = replace(engine, recipe=Recipe.FP16)
+        graph = replace(engine.prepared, recipe=engine.recipe.on(engine.encoder.tower))  # one that several recipes may share
+        return KeptAccuracy(
+            encoder=engine.encoder.name,
+            recipe=engine.recipe,
+            backend=engine.backend,
+            target=engine.target,
+            batch=str(engine.batch),
+            weights=evidence.weights or self._pipeline.maker.origin(engine.encoder),
+            observed=keep_rows(self._folder, engine.id, evidence.observed),
+            exact=keep_rows(self._folder, _fp32_name(engine.encoder), evidence.exact),
+            fake_quant=keep_rows(self._folder, f"{graph.id}-fake-quant", evidence.fake_quant) if evidence.fake_quant else None,
+            half=keep_rows(self._folder, half.id, evidence.half) if evidence.half else None,
+            task=self._keep_task(engine.encoder, evidence.task) if evidence.task else None,
+            approved_snr_db=evidence.approved_snr_db,
+        )
+
+    def _keep_task(self, encoder: EncoderSpec, task: Task) -> KeptTask:
+        other = keep_rows(self._folder, _fp32_name(replace(encoder, tower=encoder.tower.other)), task.other)
+        return keep_task(self._folder, task, other=other)
 
     def keep_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Keep arrays under a name, once."""
         if name not in self._kept:
-            self._folder.save_arrays(_file_name(name), **arrays)
+            self._folder.save_arrays(file_stem(name), **arrays)
             self._kept.add(name)
 
 
-def _file_name(name: str) -> str:
-    return name.replace("/", "-")
+def _fp32_name(encoder: EncoderSpec) -> str:
+    return f"{encoder.name}-fp32"

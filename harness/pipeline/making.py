@@ -23,12 +23,12 @@ from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
 from harness.records.observations import Embeddings, EncoderInputs
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
-from harness.records.task import Pairing
 from harness.store.cache import ArtifactCache, CacheEntry
 from harness.store.codec import from_plain, to_plain
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
+    from harness.prepare.dataset import Dataset
 
 Made = TypeVar("Made")
 Progress = Callable[[str], AbstractContextManager[None]]
@@ -56,6 +56,7 @@ class _InputFacts:
     name: str
     ids: tuple[str, ...]
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 class Once:
@@ -88,11 +89,13 @@ class Maker:
     Args:
         cache: where artifacts live between runs.
         progress: called as a context manager with what is being done, for people.
+        note: called with one line on what was found while doing it.
     """
 
-    def __init__(self, cache: ArtifactCache, progress: Progress) -> None:
+    def __init__(self, cache: ArtifactCache, progress: Progress, note: Callable[[str], None] = lambda text: None) -> None:
         self._cache = cache
         self._progress = progress
+        self._note = note
         self._once = Once()
         self._engines: dict[EngineSpec, EngineArtifact] = {}
 
@@ -102,18 +105,12 @@ class Maker:
 
         return self._once(("origin", encoder.weights), lambda: weights_origin(encoder))
 
-    def inputs(self, encoder: EncoderSpec, split: str, rows: int) -> EncoderInputs:
-        """Inputs of a split as the encoder takes them."""
+    def inputs(self, encoder: EncoderSpec, data: Dataset) -> EncoderInputs:
+        """All pictures, or all captions, as the encoder takes them."""
         # Only pretrained tags carry a preprocessing of their own; all other weights of a configuration share theirs.
         origin = self.origin(encoder)
         shared = encoder if origin == encoder.weights and encoder.seed is None else replace(encoder, weights="seeded:0")
-        return self._once(("inputs", shared, split, rows), lambda: self._inputs(shared, split, rows))
-
-    def pairing(self, rows: int) -> Pairing:
-        """Which of the first `rows` evaluation pictures and captions belong together."""
-        from harness.prepare.inputs import DATASET
-
-        return Pairing.one_to_one(DATASET, rows)
+        return self._once(("inputs", shared, data), lambda: self._inputs(shared, data))
 
     def onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
         """The exported encoder. Recipes that make one graph of this tower share it, and with it every engine built from it."""
@@ -149,35 +146,37 @@ class Maker:
         """Every engine that was made or found so far."""
         return tuple(self._engines)
 
-    def _inputs(self, encoder: EncoderSpec, split: str, rows: int) -> EncoderInputs:
-        from harness.prepare.inputs import Split, make_inputs, split_source
+    def _inputs(self, encoder: EncoderSpec, data: Dataset) -> EncoderInputs:
+        from harness.prepare.dataset import encoder_inputs, rows_in_words
 
         made_from = {
             **_shape_of(encoder),
             "preprocessing": encoder.weights,
-            "source": split_source(Split(split), rows),
+            "source": data.source(),
             "versions": _versions(_READ_BY),
             "code": code_digest("harness.prepare"),
         }
 
         def build(folder: Path) -> Mapping[str, Any]:
-            made = make_inputs(encoder, Split(split), rows)
+            made = encoder_inputs(encoder, data)
             np.savez(folder / "inputs.npz", rows=made.rows)
-            return to_plain(_InputFacts(name=made.name, ids=made.ids, digest=made.digest))
+            return to_plain(_InputFacts(name=made.name, ids=made.ids, digest=made.digest, notes=made.notes))
 
-        entry = self._fetch("inputs", made_from, build, doing=f"reading {rows} {split} inputs for {encoder.name}")
+        entry = self._fetch("inputs", made_from, build, doing=f"reading {rows_in_words(encoder, data)}, for {encoder.name}")
         facts = _facts(_InputFacts, entry)
-        return EncoderInputs(name=facts.name, rows=_array(entry, "inputs.npz"), ids=facts.ids, digest=facts.digest)
+        for note in facts.notes:
+            self._note(f"{data.pairing.source}, for {encoder.arch}: {note}")
+        return EncoderInputs(name=facts.name, rows=_array(entry, "inputs.npz"), ids=facts.ids, digest=facts.digest, notes=facts.notes)
 
     def _onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
         from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
-        from harness.prepare.inputs import CALIBRATION_ROWS, Split, split_source
+        from harness.prepare.inputs import CALIBRATION
 
-        source = split_source(Split.CALIBRATION, CALIBRATION_ROWS) if recipe.is_quantized else None
+        source = CALIBRATION.source() if recipe.is_quantized else None
         made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source}
 
         def build(folder: Path) -> Mapping[str, Any]:
-            calibration = self.inputs(encoder, Split.CALIBRATION, CALIBRATION_ROWS) if recipe.is_quantized else None
+            calibration = self.inputs(encoder, CALIBRATION) if recipe.is_quantized else None
             made = make_onnx(encoder, recipe, calibration, folder)
             digest = calibration.digest if calibration else None
             return to_plain(_OnnxFacts(opset=made.opset, repairs=made.repairs, amax=made.amax, calibration=digest))
@@ -251,17 +250,21 @@ class Maker:
         return self._once(("reference", encoder, inputs.digest), fetch)
 
     def _fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
-        from harness.prepare.inputs import CALIBRATION_ROWS, Split, split_source
+        from harness.prepare.inputs import CALIBRATION
 
         def build(folder: Path) -> Mapping[str, Any]:
             from harness.prepare.references import fake_quant_rows
 
-            calibration = self.inputs(encoder, Split.CALIBRATION, CALIBRATION_ROWS)
+            calibration = self.inputs(encoder, CALIBRATION)
             np.savez(folder / "embeddings.npz", rows=fake_quant_rows(encoder, recipe, calibration, inputs))
             return {}
 
-        source = split_source(Split.CALIBRATION, CALIBRATION_ROWS)
-        made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source, "inputs": inputs.digest}
+        made_from = {
+            **self._prepared_from(encoder),
+            "recipe": str(recipe),
+            "calibration": CALIBRATION.source(),
+            "inputs": inputs.digest,
+        }
         entry = self._fetch("fake_quant", made_from, build, doing=f"running {encoder.name} {recipe} as fake quantization")
         rows = _array(entry, "embeddings.npz")
         return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} {recipe} as fake quantization")

@@ -71,17 +71,20 @@ class Observer:
         return seen
 
     def accuracy(self, engine: EngineSpec) -> AccuracyEvidence:
-        """What judges of accuracy look at: the engine's rows, and all that they are compared with."""
+        """What judges of accuracy look at: the engine's rows, and all that they are compared with; also kept in the run directory."""
         from harness.judge.accuracy.evidence import AccuracyEvidence
 
-        return AccuracyEvidence(
+        evidence = AccuracyEvidence(
             observed=self.embeddings(engine),
             exact=self.reference(engine),
             fake_quant=self._pipeline.fake_quant(engine),
             half=self._pipeline.embeddings(self.fp16_of(engine)) if engine.recipe.is_quantized else None,
             task=self._pipeline.task(engine.encoder),
+            weights=self._pipeline.maker.origin(engine.encoder),
             approved_snr_db=self.approved("centred_snr_db", engine),
         )
+        self._keeper.keep_accuracy(engine, evidence)
+        return evidence
 
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""

@@ -20,6 +20,7 @@ from harness.records.task import Task
 if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
+    from harness.prepare.dataset import Dataset
 
 # Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
 TIMING_THREADS = 1
@@ -38,13 +39,15 @@ class Pipeline:
 
     Args:
         maker: makes it.
-        evaluation_rows: how many evaluation inputs embeddings are compared on.
+        evaluation_rows: how many rows of the built-in data embeddings are compared on.
+        eval_data: what they are compared on instead, all of it.
         progress: called as a context manager with what is being done, for people.
     """
 
-    def __init__(self, maker: Maker, *, evaluation_rows: EvaluationRows, progress: Progress) -> None:
+    def __init__(self, maker: Maker, *, evaluation_rows: EvaluationRows, progress: Progress, eval_data: Dataset | None = None) -> None:
         self.maker = maker
         self._evaluation_rows = evaluation_rows
+        self._eval_data = eval_data
         self._progress = progress
         self._once = Once()
 
@@ -135,14 +138,27 @@ class Pipeline:
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
-        return self.maker.inputs(encoder, "evaluation", self._evaluation_rows.of(encoder))
+        return self.maker.inputs(encoder, self._evaluation_data(encoder))
+
+    def _evaluation_data(self, encoder: EncoderSpec) -> Dataset:
+        data = self._eval_data
+        if data is not None:
+            return self._once(("eval_data",), lambda: self._digested(data))
+        from harness.prepare.inputs import EmojiSet, Split
+
+        return EmojiSet(split=Split.EVALUATION, rows=self._evaluation_rows.of(encoder))
+
+    def _digested(self, data: Dataset) -> Dataset:
+        with self._progress(f"digesting {data.pairing.source}"):
+            data.source()  # which reads every file, once: the keys of all that is made of them hold it
+        return data
 
     def _task(self, encoder: EncoderSpec) -> Task:
         other = replace(encoder, tower=encoder.tower.other)
         inputs = self._evaluation(other)
         return Task(
             tower=encoder.tower,
-            pairing=self.maker.pairing(self._evaluation_rows.of(encoder)),
+            pairing=self._evaluation_data(encoder).pairing,
             other=self.maker.reference(other, inputs),
             logit_scale=self.maker.logit_scale(other, inputs),
             same_weights=self.maker.origin(encoder),
@@ -151,7 +167,8 @@ class Pipeline:
     def _embeddings(self, spec: EngineSpec) -> Embeddings:
         from harness.measure.embeddings import embed
 
-        engine, inputs = self.maker.engine(spec), self._evaluation(spec.encoder)
+        inputs = self._evaluation(spec.encoder)  # first: a picture that cannot be decoded is told before an engine is built
+        engine = self.maker.engine(spec)
         with self._progress(f"running {spec.id}"), backend_of(spec.backend).open(engine) as session:
             return embed(session, inputs, profile=spec.batch, made_by=spec.id)
 

@@ -51,9 +51,11 @@ def observe(pytestconfig: pytest.Config) -> Observer:
     from harness.store.cache import ArtifactCache
 
     settings, run, progress = settings_of(pytestconfig), run_of(pytestconfig), progress_of(pytestconfig)
-    cache = ArtifactCache(settings.cache_dir, settings.cache_mode, note_of(pytestconfig), session_id=run.session_id)
+    note = note_of(pytestconfig)
+    cache = ArtifactCache(settings.cache_dir, settings.cache_mode, note, session_id=run.session_id)
     baselines = BaselineStore(settings.baselines_dir)
-    pipeline = Pipeline(Maker(cache, progress), evaluation_rows=settings.policy.evaluation_rows, progress=progress)
+    rows, data = settings.policy.evaluation_rows, settings.eval_data
+    pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
     run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
     return run.observer
 

@@ -18,6 +18,7 @@ from harness.records.baseline import BaselineMode
 from harness.records.spec import BatchProfile, EncoderSpec, Recipe, Tower, normalized_target
 
 if TYPE_CHECKING:
+    from harness.prepare.evaluation import PictureFiles
     from harness.records.policy import GatePolicy
     from harness.store.cache import CacheMode
 
@@ -31,7 +32,20 @@ MARKERS = (
 )
 
 # dest of our options, so that a run that names one is checked before collection.
-_OWN = ("encoders", "recipes", "backends", "targets", "weights", "batch", "gate_file", "baselines", "baselines_dir", "run_dir", "list_only")
+_OWN = (
+    "encoders",
+    "recipes",
+    "backends",
+    "targets",
+    "weights",
+    "eval_data",
+    "batch",
+    "gate_file",
+    "baselines",
+    "baselines_dir",
+    "run_dir",
+    "list_only",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +54,7 @@ class Settings:
 
     Attributes:
         asked_backends: whether backends were named by option; a gate that one of those cannot run is INVALID.
+        eval_data: what trained encoders are judged by in place of the built-in data.
     """
 
     policy: GatePolicy
@@ -49,6 +64,7 @@ class Settings:
     targets: tuple[str, ...]
     batch: BatchProfile
     asked_backends: bool
+    eval_data: PictureFiles | None
     cache_dir: Path
     cache_mode: CacheMode
     baselines_dir: Path
@@ -67,6 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--backends", action="append", metavar="BACKEND", help="backend to gate on: onnxruntime, tensorrt_rtx; repeat for more")
     add("--targets", action="append", metavar="SMxx", help="GPU to compile for, such as SM89; repeat for more")
     add("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
+    add("--eval-data", metavar="PATH", help="folder of class folders, or .csv with the columns image,caption, to judge trained weights by")
     add("--batch", metavar="MIN/OPT/MAX", help="batch profile of every engine (default 1/8/64)")
     add("--gate-file", metavar="FILE", help="what is gated and how tightly (default: ./gate.toml, else the packaged one)")
     add("--baselines", choices=[mode.value for mode in BaselineMode if mode != BaselineMode.COMPARE], help="write baselines; refused in CI")
@@ -99,7 +116,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     if settings is None:
         return None
     chosen = ", ".join(encoder.name for encoder in settings.encoders)
-    return f"enginegate: {chosen}; recipes {', '.join(settings.recipes)}; cache {settings.cache_dir}"
+    data = f"; {settings.eval_data.in_words}" if settings.eval_data is not None else ""
+    return f"enginegate: {chosen}; recipes {', '.join(settings.recipes)}{data}; cache {settings.cache_dir}"
 
 
 def settings_of(config: pytest.Config) -> Settings:
@@ -146,6 +164,7 @@ def _resolve(config: pytest.Config) -> Settings:
         targets=tuple(dict.fromkeys(normalized_target(name) for name in option.targets or policy.defaults.targets)),
         batch=BatchProfile.parse(option.batch) if option.batch else BatchProfile(),
         asked_backends=bool(option.backends),
+        eval_data=_eval_data(config, encoders),
         cache_dir=Path(option.artifact_cache_dir) if option.artifact_cache_dir else default_cache_dir(),
         cache_mode=CacheMode(option.artifact_cache),
         baselines_dir=_baselines_dir(config),
@@ -163,6 +182,21 @@ def _known_backends(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     from harness.pipeline.names import backend_of
 
     return tuple(dict.fromkeys(backend_of(name).name for name in names))
+
+
+def _eval_data(config: pytest.Config, encoders: list[EncoderSpec]) -> PictureFiles | None:
+    """The data to judge by, read as far as names and picture heads go."""
+    if config.option.eval_data is None:
+        return None
+    seeded = [encoder for encoder in encoders if encoder.seed is not None]
+    if seeded:
+        raise UsageError(
+            f"--eval-data judges what weights have learnt, and {seeded[0].name} has {seeded[0].weights}, which learnt nothing; give "
+            "trained weights with --weights, and name with --encoders only what has some"
+        )
+    from harness.prepare.evaluation import read_evaluation
+
+    return read_evaluation(config.invocation_params.dir / config.option.eval_data)
 
 
 def _baselines_dir(config: pytest.Config) -> Path:

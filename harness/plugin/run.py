@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import EnginegateError, UsageError
 from harness.records.baseline import BaselineMode
-from harness.records.verdict import INTERRUPTED, Direction, NotRun, Status, Suite, Verdict, exit_code
+from harness.records.verdict import INTERRUPTED, Direction, NotRun, Status, Suite, Verdict, exit_code, worst_of
 
 if TYPE_CHECKING:
     from _pytest.junitxml import LogXML
@@ -211,7 +211,7 @@ class Run:
 
         verdicts: tuple[Verdict, ...] = read(Verdict, self._rows["verdicts"])
         code = self._exit_code(verdicts, exitstatus)
-        worst = worst_of(verdicts)
+        worst = worst_of(verdict.status for verdict in verdicts)
         return RunRecord(
             started=self._started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -238,13 +238,6 @@ class Run:
         if exitstatus == pytest.ExitCode.TESTS_FAILED:
             return 1
         return 0 if verdicts or self._rows["reports"] else 3  # every gate was left out: nothing was shown to hold
-
-
-def worst_of(verdicts: tuple[Verdict, ...]) -> Status | None:
-    """The status that decides the exit code; None without verdicts."""
-    order = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.PASS)
-    seen = {verdict.status for verdict in verdicts}
-    return next((status for status in order if status in seen), None)
 
 
 def _lost_verdict(nodeid: str) -> dict[str, Any]:

@@ -53,11 +53,13 @@ def require_arch(arch: str) -> None:
 
 def config_digest(arch: str) -> str:
     """sha256 of a configuration and its merges, so that an artifact made from another content under the same name is not taken for it."""
-    file = _file_of(arch)
-    if file is None:
-        return hashlib.sha256(json.dumps(open_clip_library(to="read a configuration").get_model_config(arch)).encode()).hexdigest()
     merges = tokenizer_settings(arch).get("bpe_path")
-    return hashlib.sha256(file.read_bytes() + (Path(merges).read_bytes() if merges else b"")).hexdigest()
+    return hashlib.sha256(_content(arch) + (Path(merges).read_bytes() if merges else b"")).hexdigest()
+
+
+def read_config(arch: str) -> dict[str, Any]:
+    """A configuration as its file has it, without open_clip's defaults."""
+    return json.loads(_content(arch))
 
 
 def tokenizer_settings(arch: str) -> dict[str, Any]:
@@ -107,6 +109,11 @@ def _files() -> list[Path]:
 
 def _file_of(arch: str) -> Path | None:
     return next((path for path in _files() if path.stem == arch), None)
+
+
+def _content(arch: str) -> bytes:
+    file = _file_of(arch)
+    return file.read_bytes() if file else json.dumps(open_clip_library(to="read a configuration").get_model_config(arch)).encode()
 
 
 def _open_clips_folder() -> Path:

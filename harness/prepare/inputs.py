@@ -1,4 +1,4 @@
-"""Inputs to calibrate with and to judge by: emoji as two studios drew them, and their names."""
+"""The built-in data to calibrate with and to judge by: emoji as two studios drew them, and their names."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.errors import UnusableInputs
-from harness.prepare.configurations import open_clip_library, require_arch, tokenizer_settings
-from harness.prepare.vendor_log import import_quietly, quiet_to
+from harness.prepare.dataset import encoder_inputs
 from harness.records.observations import EncoderInputs
-from harness.records.spec import EncoderSpec, Tower
+from harness.records.spec import EncoderSpec
+from harness.records.task import Pairing
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from PIL.Image import Image
 
 DATASET = "emoji-datasource-16.0.0"
 SHA256 = {
@@ -44,91 +43,73 @@ _PICTURES = {Split.CALIBRATION: "noto.zip", Split.EVALUATION: "twemoji.zip"}
 _HELD = {Split.CALIBRATION: CALIBRATION_ROWS, Split.EVALUATION: EVALUATION_ROWS}
 
 
-def split_source(split: Split, rows: int) -> dict[str, str]:
-    """What the first `rows` rows of a split are made of, for a cache key. Decodes nothing.
+@dataclass(frozen=True, kw_only=True)
+class EmojiSet:
+    """The first `rows` rows of a split; each emoji is one picture and one caption.
 
     Raises:
-        UnusableInputs: the split does not hold so many rows.
+        UnusableInputs: the split does not hold so many rows; or, when they are read, a data file is not the pinned one.
     """
-    _require_held(split, rows)
-    pictures = _PICTURES[split]
-    return {
-        "dataset": DATASET,
-        "split": str(split),
-        "rows": str(rows),
-        "rule": f"ids by sha256, first {CALIBRATION_ROWS} calibrate",
-        "captions": SHA256["captions.json"],
-        pictures: SHA256[pictures],
-    }
+
+    split: Split
+    rows: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= _HELD[self.split]:
+            raise UnusableInputs(
+                f"{self.rows} {self.split} rows were asked for; expected 1 to {_HELD[self.split]}, which is what the emoji set holds"
+            )
+
+    @property
+    def pairing(self) -> Pairing:
+        return Pairing.one_to_one(DATASET, self.rows)
+
+    @property
+    def picture_ids(self) -> tuple[str, ...]:
+        return tuple(emoji["id"] for emoji in self._emoji)
+
+    @property
+    def caption_ids(self) -> tuple[str, ...]:
+        return self.picture_ids
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return tuple(emoji["caption"] for emoji in self._emoji)
+
+    def source(self) -> dict[str, str]:
+        pictures = _PICTURES[self.split]
+        return {
+            "dataset": DATASET,
+            "split": str(self.split),
+            "rows": str(self.rows),
+            "rule": f"ids by sha256, first {CALIBRATION_ROWS} calibrate",
+            "captions": SHA256["captions.json"],
+            pictures: SHA256[pictures],
+        }
+
+    def pictures(self) -> Iterator[Image]:
+        from PIL import Image
+
+        with zipfile.ZipFile(io.BytesIO(_pinned(_PICTURES[self.split]))) as archive:
+            for name in self.picture_ids:
+                yield Image.open(io.BytesIO(archive.read(f"{name}.png"))).convert("RGB")
+
+    @cached_property
+    def _emoji(self) -> list[dict[str, Any]]:
+        return _pairs(self.split)[: self.rows]
+
+
+CALIBRATION = EmojiSet(split=Split.CALIBRATION, rows=CALIBRATION_ROWS)  # what every quantized encoder is calibrated on
+
+
+def split_source(split: Split, rows: int) -> dict[str, str]:
+    """What the first `rows` rows of a split are made of, for a cache key. Decodes nothing."""
+    return EmojiSet(split=split, rows=rows).source()
 
 
 def make_inputs(spec: EncoderSpec, split: Split, rows: int) -> EncoderInputs:
-    """The first `rows` rows of a split, as the encoder's engine takes them.
-
-    Returns:
-        `image`: float16 [rows, 3, H, W] through open_clip's inference preprocessing for these weights; or
-        `tokens`: int64 [rows, context] of the plain captions, through open_clip's tokenizer. ids are emoji ids, and row i
-        of one tower belongs to row i of the other.
-    Raises:
-        UnknownName: open_clip has no such configuration.
-        UnusableInputs: the split does not hold so many rows, a data file is not the pinned one, or the tokenizer cannot be had.
-    """
-    require_arch(spec.arch)
-    _require_held(split, rows)
-    pairs = _pairs(split)[:rows]
-    ids = tuple(pair["id"] for pair in pairs)
-    if spec.tower is Tower.IMAGE:
-        return _inputs("image", _images(spec, split, ids), ids)
-    return _inputs("tokens", _tokens(spec.arch, [pair["caption"] for pair in pairs]), ids)
-
-
-def inputs_digest(name: str, rows: NDArray[np.generic]) -> str:
-    """sha256, in hexadecimal, of name, dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{name} {rows.dtype.str} {list(rows.shape)} ".encode())
-    digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
-
-
-def image_transform(spec: EncoderSpec) -> Callable[[Any], Tensor]:
-    """open_clip's inference preprocessing of a picture for these weights, without building the model."""
-    transform = import_quietly("open_clip.transform", to="preprocess pictures")
-    with quiet_to(None):
-        return transform.image_transform_v2(_preprocessing(spec), is_train=False)
-
-
-def _preprocessing(spec: EncoderSpec) -> Any:
-    open_clip = open_clip_library(to="preprocess pictures")
-    from open_clip.model import CLIPVisionCfg
-    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
-    # Pretrained tags carry their own mean, deviation and interpolation; the picture's size is always the model's.
-    own = open_clip.get_pretrained_cfg(spec.arch, spec.weights) if spec.seed is None else {}
-    config: Any = open_clip.get_model_config(spec.arch)
-    settings: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), own or {})
-    settings["size"] = CLIPVisionCfg(**config["vision_cfg"]).image_size
-    return PreprocessCfg(**settings)
-
-
-def _images(spec: EncoderSpec, split: Split, ids: Sequence[str]) -> NDArray[np.float16]:
-    from PIL import Image
-
-    preprocess = image_transform(spec)
-    with zipfile.ZipFile(io.BytesIO(_pinned(_PICTURES[split]))) as archive:
-        pictures = (Image.open(io.BytesIO(archive.read(f"{emoji}.png"))).convert("RGB") for emoji in ids)
-        return np.stack([preprocess(picture).numpy() for picture in pictures]).astype(np.float16)
-
-
-def _tokens(arch: str, captions: list[str]) -> NDArray[np.int64]:
-    open_clip = open_clip_library(to="tokenize captions")
-    try:
-        with quiet_to(None):
-            return open_clip.get_tokenizer(arch, **tokenizer_settings(arch))(captions).numpy().astype(np.int64)
-    except Exception as error:  # tokenizers from the hub fail in the words of four different network libraries
-        raise UnusableInputs(
-            f"the tokenizer of {arch} cannot be had: {type(error).__name__}: {str(error)[:200]}; expected one that ships with "
-            "open_clip, or one from the hub in the local cache; install what it names, fill the cache on a connected machine, "
-            "or choose another text tower"
-        ) from error
+    """The first `rows` rows of a split, as the encoder's engine takes them; row i of one tower belongs to row i of the other."""
+    return encoder_inputs(spec, EmojiSet(split=split, rows=rows))
 
 
 def _pairs(split: Split) -> list[dict[str, Any]]:
@@ -146,12 +127,3 @@ def _pinned(name: str) -> bytes:
             "those of other machines; install enginegate again"
         )
     return content
-
-
-def _inputs(name: str, rows: NDArray[np.generic], ids: tuple[str, ...]) -> EncoderInputs:
-    return EncoderInputs(name=name, rows=rows, ids=ids, digest=inputs_digest(name, rows))
-
-
-def _require_held(split: Split, rows: int) -> None:
-    if not 1 <= rows <= _HELD[split]:
-        raise UnusableInputs(f"{rows} {split} rows were asked for; expected 1 to {_HELD[split]}, which is what the emoji set holds")

@@ -23,6 +23,7 @@ class EncoderInputs:
         rows: float16 [n, 3, H, W], normalised pictures; or int64 [n, context], token ids.
         ids: what each row shows, in order; one a row.
         digest: sha256 of name, dtype, shape and bytes.
+        notes: what a reader of verdicts about these rows should know, such as captions that were cut.
     Raises:
         UnusableInputs: no rows, values that are not finite, or another number of ids than rows.
     """
@@ -31,14 +32,16 @@ class EncoderInputs:
     rows: NDArray[np.generic]
     ids: tuple[str, ...]
     digest: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.rows) == 0:
             raise UnusableInputs(f"inputs {self.name!r} hold no rows; expected at least one; look at the data they were read from")
         if len(self.ids) != len(self.rows):
             raise UnusableInputs(f"inputs {self.name!r} hold {len(self.rows)} rows and {len(self.ids)} ids; expected one id a row")
-        broken = np.flatnonzero(~np.isfinite(self.rows.reshape(len(self.rows), -1).astype(np.float32)).all(axis=1))
-        if len(broken):
+        # Row by row: a copy of all of them in another type would need more memory than the rows themselves.
+        broken = [index for index, row in enumerate(self.rows) if not np.isfinite(row).all()]
+        if broken:
             raise UnusableInputs(
                 f"inputs {self.name!r} are not finite in {len(broken)} of {len(self.rows)} rows, first {self.ids[broken[0]]!r}; "
                 "expected finite values; look at the picture and its preprocessing"

@@ -139,3 +139,10 @@ def exit_code(statuses: Iterable[Status]) -> int:
     """Exit code of the command for a run's verdicts; 0 when all of them pass."""
     seen = set(statuses)
     return next((code for code, bad in _EXIT_CODES if seen & bad), 0)
+
+
+def worst_of(statuses: Iterable[Status]) -> Status | None:
+    """The status that decides the exit code; None where there is none."""
+    order = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.NO_BASELINE, Status.PASS)
+    seen = set(statuses)
+    return next((status for status in order if status in seen), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
 from harness.records.engine_nodes import EngineLayers, EngineNode, OperandTypes, RealisedType
-from harness.report.words import plain
+from harness.report.words import many, plain
 
 _WIDTH = 140
 _WIDTHS = (6, 15, 24, 38)  # realised, kind, types, kernel; the nodes take what is left
@@ -58,13 +58,13 @@ def layers_text(record: EngineLayers, *, every: bool = False) -> str:
 
 def _title(record: EngineLayers) -> Iterator[str]:
     yield from _wrapped(plain(" ".join(filter(None, (record.encoder, record.engine, record.file)))))
-    blocks = "" if record.blocks is None else f", {_many(record.blocks, 'block')}"
-    yield f"{record.source}: {_many(len(record.rows), 'layer')}{blocks}"
+    blocks = "" if record.blocks is None else f", {many(record.blocks, 'block')}"
+    yield f"{record.source}: {many(len(record.rows), 'layer')}{blocks}"
 
 
 def _tally(nodes: Sequence[EngineNode]) -> str:
     counts = Counter(node.realised for node in nodes)
-    return f"{_many(len(nodes), 'ONNX node')}: " + ", ".join(f"{counts[word]} {word}" for word in _WORDS)
+    return f"{many(len(nodes), 'ONNX node')}: " + ", ".join(f"{counts[word]} {word}" for word in _WORDS)
 
 
 def _groups(record: EngineLayers, every: bool) -> Iterator[_Group]:
@@ -201,7 +201,3 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -74,14 +74,15 @@ def tally(verdicts: Sequence[Verdict], not_run: Sequence[NotRun], reports: Seque
     counts = Counter(verdict.status for verdict in verdicts)
     shares = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     parts = [
-        f"{_many(len(verdicts), 'gate')}{': ' if shares else ''}{shares}",
+        f"{many(len(verdicts), 'gate')}{': ' if shares else ''}{shares}",
         f"{len(not_run)} not run",
-        _many(len(reports), "report finding"),
+        many(len(reports), "report finding"),
     ]
     return "; ".join(parts)
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """`1 gate`, `2 gates`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

@@ -40,6 +40,26 @@ def copy_atomically(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def write_once(path: Path, data: bytes) -> bool:
+    """Write `data` to `path` unless there is such a file, and say whether it holds `data` now. Nothing is ever replaced.
+
+    Of two processes that come at one time, the second may meet a part of what the first writes, and is told that it differs.
+
+    Raises:
+        StoreFailed: no room on the disk, or the folder cannot be written.
+    """
+    with failing_in_words(path, nbytes=len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as stream:
+                stream.write(data)
+        except FileExistsError:
+            return path.read_bytes() == data
+        flush(path)
+        flush_names(path.parent)
+    return True
+
+
 def flush_folder(folder: Path) -> None:
     """Have everything below `folder`, names included, reach the disk."""
     for entry in sorted(folder.rglob("*")):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import secrets
 import zipfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import StoreFailed, UsageError
+from harness.records.kept_accuracy import KeptFile
 from harness.records.run import RUN_SCHEMA, RunRecord
-from harness.store.atomic import copy_atomically, failing_in_words, write_atomically
+from harness.store.atomic import copy_atomically, failing_in_words, write_atomically, write_once
 from harness.store.codec import from_json, from_plain, read_json, require_schema, to_json
 
 RUN_FILE = "run.json"
@@ -50,16 +53,25 @@ class RunDirectory:
         Raises:
             StoreFailed: an array of Python objects, a name that leaves the folder, no room, or no right to write.
         """
-        for label, array in arrays.items():
-            if array.dtype.hasobject:
-                raise StoreFailed(
-                    f"array {label!r} of {name} holds Python objects; expected numbers or texts, which need no pickle to read"
-                )
         path = self._inside(f"samples/{name}.npz")
-        document = io.BytesIO()
-        np.savez(document, allow_pickle=False, **arrays)
-        write_atomically(path, document.getvalue())
+        write_atomically(path, _archive(name, arrays))
         return path
+
+    def save_arrays_once(self, name: str, /, **arrays: NDArray[Any]) -> KeptFile:
+        """Keep arrays as `samples/<name>.npz`, and replace nothing: other arrays of that name go to a file named by their digest.
+
+        Records name the file with its digest, and an engine that another process of this run ran as well need not give the same bits.
+
+        Raises:
+            StoreFailed: as `save_arrays`.
+        """
+        document = _archive(name, arrays)
+        sha256 = hashlib.sha256(document).hexdigest()
+        file = f"samples/{name}.npz"
+        if not write_once(self._inside(file), document):
+            file = f"samples/{name}-{sha256[:12]}.npz"
+            write_atomically(self._inside(file), document)
+        return KeptFile(file=file, sha256=sha256)
 
     def save_text(self, relative: str, text: str) -> Path:
         """Keep `text` as the file `relative`, in UTF-8, and say where.
@@ -96,6 +108,15 @@ class RunDirectory:
         if parts.is_absolute() or not parts.parts or ".." in parts.parts:
             raise StoreFailed(f"{relative!r} is no file inside {self._path}; expected a relative name without ..")
         return self._path / parts
+
+
+def _archive(name: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    for label, array in arrays.items():
+        if array.dtype.hasobject:
+            raise StoreFailed(f"array {label!r} of {name} holds Python objects; expected numbers or texts, which need no pickle to read")
+    document = io.BytesIO()
+    np.savez(document, allow_pickle=False, **arrays)
+    return document.getvalue()
 
 
 def fresh_run_path(base: Path) -> Path:
@@ -158,14 +179,30 @@ def read_kept(path: Path, relative: str, kind: type[Kept]) -> Kept:
     Raises:
         UsageError: it is missing, cut, no such record, or named outside the folder.
     """
+    file, content = kept_bytes(path, relative, named_by=RUN_FILE)
+    return from_json(kind, content, origin=str(file), refuse=UsageError)
+
+
+def kept_bytes(path: Path, relative: str, *, named_by: str) -> tuple[Path, bytes]:
+    """A file that a run keeps, and its content.
+
+    Args:
+        path: the run's folder, or its `run.json`.
+        relative: the file's name.
+        named_by: the file of the run that says so.
+
+    Raises:
+        UsageError: it is missing, or lies outside the folder, also by way of a link.
+    """
     folder = run_file(path).parent
     parts = PurePosixPath(relative)
-    if parts.is_absolute() or ".." in parts.parts:
-        raise UsageError(f"{folder / RUN_FILE}: names {relative!r}; expected a file inside the run's own folder")
-    file = folder / parts
-    return from_json(
-        kind, _bytes(file, f"a file that {RUN_FILE} names; copy the whole folder, or run again"), origin=str(file), refuse=UsageError
-    )
+    try:
+        leaves = parts.is_absolute() or ".." in parts.parts or not (folder / parts).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or a zero byte in the name: reading it says so
+        leaves = False
+    if leaves:
+        raise UsageError(f"{folder / named_by}: names {relative!r}; expected a file inside the run's own folder")
+    return folder / parts, _bytes(folder / parts, f"a file that {named_by} names; copy the whole folder, or run again")
 
 
 def read_inputs_digest(path: Path, name: str) -> str | None:

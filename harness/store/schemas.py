@@ -8,16 +8,20 @@ from pathlib import Path
 from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
+from harness.records.kept_accuracy import KeptAccuracy
+from harness.records.rejudgement import Rejudgement
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.baselines import BaselineFile
 from harness.store.codec import json_schema
 
 _RECORDS = {
+    "accuracy.json": KeptAccuracy,
     "baseline.json": BaselineFile,
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
     "layers.json": EngineLayers,
+    "rejudgement.json": Rejudgement,
     "run.json": RunRecord,
 }
 

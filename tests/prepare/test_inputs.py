@@ -12,16 +12,8 @@ from PIL import Image
 
 from harness.errors import UnknownName, UnusableInputs
 from harness.prepare import inputs as inputs_module
-from harness.prepare.inputs import (
-    CALIBRATION_ROWS,
-    EVALUATION_ROWS,
-    SHA256,
-    Split,
-    image_transform,
-    inputs_digest,
-    make_inputs,
-    split_source,
-)
+from harness.prepare.dataset import image_transform, inputs_digest
+from harness.prepare.inputs import CALIBRATION_ROWS, EVALUATION_ROWS, SHA256, Split, make_inputs, split_source
 from harness.prepare.vendor_log import import_quietly, quiet_to
 from harness.records.spec import EncoderSpec
 
