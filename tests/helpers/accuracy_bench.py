@@ -24,6 +24,7 @@ from harness.measure.onnx_graph import read_onnx_graph
 from harness.pipeline.evidence import graph_evidence
 from harness.pipeline.making import Maker, code_digest
 from harness.pipeline.names import backend_of
+from harness.prepare.inputs import CALIBRATION, EmojiSet, Split
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import Embeddings, EncoderInputs, Tensors
 from harness.records.policy import GatePolicy
@@ -91,7 +92,8 @@ class Bench:
         self.maker = maker
         self._cache = cache
         self._rows = rows
-        self.inputs = inputs or maker.inputs(engine.encoder, "evaluation", rows)
+        self._data = EmojiSet(split=Split.EVALUATION, rows=rows)
+        self.inputs = inputs or maker.inputs(engine.encoder, self._data)
         self._has_task = inputs is None and engine.encoder.seed is None
 
     def on(self, inputs: EncoderInputs) -> Bench:
@@ -111,7 +113,7 @@ class Bench:
             view=GraphView(read_onnx_graph(made.path)),
             amax=made.amax,
             inputs=self.inputs,
-            calibration=self.maker.inputs(self.engine.encoder, "calibration", 128),
+            calibration=self.maker.inputs(self.engine.encoder, CALIBRATION),
             remake=self._remade,
         )
 
@@ -137,10 +139,10 @@ class Bench:
 
     def _task(self) -> Task:
         other = replace(self.engine.encoder, tower=self.engine.encoder.tower.other)
-        inputs = self.maker.inputs(other, "evaluation", self._rows)
+        inputs = self.maker.inputs(other, self._data)
         return Task(
             tower=self.engine.encoder.tower,
-            pairing=self.maker.pairing(self._rows),
+            pairing=self._data.pairing,
             other=self.maker.reference(other, inputs),
             logit_scale=self.maker.logit_scale(other, inputs),
             same_weights=self.maker.origin(self.engine.encoder),
@@ -240,7 +242,7 @@ def _embedded(path: Path, spec: EngineSpec, inputs: EncoderInputs, fed: Any, aft
     artifact = EngineArtifact(
         spec=spec, source=None, backend_version=backend.version, path=path, sha256=None, plan_bytes=None, build_seconds=0.0
     )
-    with backend.open(artifact) as session:
+    with backend.open(artifact, threads=1) as session:
         running = _Harmed(session, after) if after else session
         return embed(running, _Fed(inputs, fed), profile=spec.batch, made_by=spec.id)
 

@@ -17,24 +17,50 @@ import numpy as np
 from harness.judge.accuracy.evidence import AccuracyEvidence
 from harness.judge.statistics import rate_bounds
 from harness.pipeline.names import backend_of
+from harness.prepare.dataset import encoder_inputs
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import Embeddings, EncoderInputs, Float32Array
 from harness.records.policy import GatePolicy
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe, Tower
-from harness.records.task import Pairing, Task
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe, Tower
+from harness.records.task import Task
 from harness.records.verdict import Direction, Judgement, Severity, Status
-from harness.store.gatefile import read_gate_file
 from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
 from tests.helpers.accuracy_faults.fault import Subject
-from tests.helpers.fresh_inputs import fresh, fresh_calibration
-from tests.helpers.gates import REPOSITORY
+from tests.helpers.fresh_inputs import FreshCalibration, FreshEmoji
 from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
+from tests.helpers.side_by_side import side_by_side
 
 RECIPES = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
-INPUT_DRAWS, INPUT_ROWS = 200, 128
-CALIBRATION_DRAWS, CALIBRATED_ROWS = 20, 320
-LARGE, LARGE_DRAWS, LARGE_ROWS = "ViT-B-32", 2, 24
-BATCHES = BatchProfile(minimum=1, optimum=32, maximum=64)
+ARCH, WEIGHTS = "emoji-clip", "noto"
+LARGE_ARCH, LARGE_WEIGHTS = "ViT-B-32", "seeded:0"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Some draws of one kind, judged in one process.
+
+    Attributes:
+        seeds: one a draw.
+        rows: of each draw.
+        arch, tower, recipe: which engine is calibrated afresh. On fresh inputs, all of emoji-clip's engines are judged.
+    """
+
+    seeds: range
+    rows: int
+    arch: str = ARCH
+    tower: Tower = Tower.IMAGE
+    recipe: Recipe = Recipe.FP16
+
+
+# Two hundred draws, each of a size that two cores run in a second; and a few of the gate's own size, since the worst of many rows is worse.
+FRESH_INPUTS = (
+    *(Draws(range(first, first + 25), 64) for first in range(0, 200, 25)),
+    *(Draws(range(seed, seed + 1), 691) for seed in range(1000, 1004)),
+)
+FRESH_CALIBRATION = (
+    *(Draws(range(20), 299, ARCH, tower, recipe) for tower in Tower for recipe in RECIPES[1:]),
+    *(Draws(range(2), 24, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,7 @@ class Judged:
     """One clean engine on one draw.
 
     Attributes:
-        drawn: what was drawn afresh, `inputs` or `calibration`.
+        drawn: what was drawn afresh, such as `64 inputs`, or `calibration`.
         checks: of the graph, with a finding that fails a gate.
         passed_by: whether other tools' rules pass it; `Polygraphy L2` is its other default.
     """
@@ -55,7 +81,9 @@ class Judged:
 
     @property
     def failed(self) -> bool:
-        return bool(self.checks) or any(one.status in (Status.FAIL, Status.INVALID) and one.severity is Severity.GATE for one in self.judgements)
+        return bool(self.checks) or any(
+            one.status in (Status.FAIL, Status.INVALID) and one.severity is Severity.GATE for one in self.judgements
+        )
 
     @property
     def status(self) -> Status:
@@ -64,40 +92,32 @@ class Judged:
         return Status.INCONCLUSIVE if any(one.status is Status.INCONCLUSIVE for one in self.judgements) else Status.PASS
 
 
-def study(
-    *, draws: int = INPUT_DRAWS, rows: int = INPUT_ROWS, calibrations: int = CALIBRATION_DRAWS, large: bool = True
-) -> tuple[Judged, ...]:
+def study(inputs: Sequence[Draws] = FRESH_INPUTS, calibration: Sequence[Draws] = FRESH_CALIBRATION) -> tuple[Judged, ...]:
     """Every clean engine on every draw."""
-    found = [*_on_fresh_inputs("emoji-clip", "noto", draws, rows)]
-    found += _with_fresh_calibration("emoji-clip", "noto", calibrations, CALIBRATED_ROWS, RECIPES[1:])
-    if large:
-        found += _with_fresh_calibration(LARGE, "seeded:0", LARGE_DRAWS, LARGE_ROWS, (Recipe.ATTENTION,))
-    return tuple(found)
+    drawn = (*side_by_side(_on_fresh_inputs, inputs), *side_by_side(_with_fresh_calibration, calibration))
+    return tuple(one for judged in drawn for one in judged)
 
 
-def _on_fresh_inputs(arch: str, weights: str, draws: int, rows: int) -> Iterator[Judged]:
+def _on_fresh_inputs(draws: Draws) -> list[Judged]:
     """All draws are embedded at once, as rows do not depend on each other, and judged one by one."""
-    policy = read_gate_file(REPOSITORY / "gate.toml")
-    encoders = {tower: EncoderSpec(arch=arch, tower=tower, weights=weights) for tower in Tower}
-    inputs = {tower: [fresh(encoder, seed=seed, rows=rows) for seed in range(draws)] for tower, encoder in encoders.items()}
-    exact = {tower: _by_draw(_exact(encoders[tower]), inputs[tower]) for tower in Tower}
+    encoders = {tower: EncoderSpec(arch=draws.arch, tower=tower, weights=WEIGHTS) for tower in Tower}
+    data = [FreshEmoji(seed, draws.rows) for seed in draws.seeds]
+    inputs = {tower: [encoder_inputs(encoder, one) for one in data] for tower, encoder in encoders.items()}
+    exact = {tower: _by_draw(_exact(encoder), inputs[tower]) for tower, encoder in encoders.items()}
+    found: list[Judged] = []
     for tower, encoder in encoders.items():
-        bench = bench_of(EngineSpec(encoder=encoder, recipe=Recipe.FP16, backend="onnxruntime"), rows)
+        bench = bench_of(EngineSpec(encoder=encoder, recipe=Recipe.FP16, backend="onnxruntime"), draws.rows)
         scale = bench.maker.logit_scale(encoder, bench.inputs)
-        half: list[Embeddings] = []
+        tasks = [
+            Task(tower=tower, pairing=one.pairing, other=other, logit_scale=scale, same_weights=WEIGHTS)
+            for one, other in zip(data, exact[tower.other], strict=True)
+        ]
+        half = _by_draw(_engine(bench, bench.engine), inputs[tower])
         for recipe in RECIPES:
-            engine = EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime", batch=BATCHES)
-            observed = _by_draw(_engine(bench, engine), inputs[tower])
-            half = half or observed
-            quantized = _by_draw(_fake_quant(bench, recipe), inputs[tower]) if recipe.is_quantized else [None] * draws
-            for draw in range(draws):
-                task = Task(
-                    tower=tower,
-                    pairing=Pairing.one_to_one("fresh", rows),
-                    other=exact[tower.other][draw],
-                    logit_scale=scale,
-                    same_weights=weights,
-                )
+            engine = replace(bench.engine, recipe=recipe)
+            observed = _by_draw(_engine(bench, engine), inputs[tower]) if recipe.is_quantized else half
+            quantized = _by_draw(_fake_quant(bench, recipe), inputs[tower]) if recipe.is_quantized else [None] * len(data)
+            for draw, task in enumerate(tasks):
                 seen = AccuracyEvidence(
                     observed=observed[draw],
                     exact=exact[tower][draw],
@@ -105,19 +125,21 @@ def _on_fresh_inputs(arch: str, weights: str, draws: int, rows: int) -> Iterator
                     half=half[draw] if recipe.is_quantized else None,
                     task=task,
                 )
-                yield _judged("inputs", policy, engine, seen, ())
+                found.append(_judged(f"{draws.rows} inputs", bench.policy, engine, seen, ()))
+    return found
 
 
-def _with_fresh_calibration(arch: str, weights: str, draws: int, rows: int, recipes: Sequence[Recipe]) -> Iterator[Judged]:
+def _with_fresh_calibration(draws: Draws) -> list[Judged]:
     """On the gate's own rows, held to the engine that the gate's own calibration made."""
-    for tower in Tower:
-        for recipe in recipes:
-            engine = EngineSpec(encoder=EncoderSpec(arch=arch, tower=tower, weights=weights), recipe=recipe, backend="onnxruntime")
-            bench = bench_of(engine, rows)
-            for seed in range(draws):
-                made = bench.clean.remake(fresh_calibration(engine.encoder, seed=seed))
-                subject = Subject(model=made.model, amax=made.amax, fed=bench.inputs.rows, fake_quant=made.fake_quant)
-                yield _judged("calibration", bench.policy, engine, bench.seen(subject), bench.checks(subject))
+    weights = WEIGHTS if draws.arch == ARCH else LARGE_WEIGHTS
+    encoder = EncoderSpec(arch=draws.arch, tower=draws.tower, weights=weights)
+    bench = bench_of(EngineSpec(encoder=encoder, recipe=draws.recipe, backend="onnxruntime"), draws.rows)
+    found: list[Judged] = []
+    for seed in draws.seeds:
+        made = bench.clean.remake(encoder_inputs(encoder, FreshCalibration(seed)))
+        subject = Subject(model=made.model, amax=made.amax, fed=bench.inputs.rows, fake_quant=made.fake_quant)
+        found.append(_judged("calibration", bench.policy, bench.engine, bench.seen(subject), bench.checks(subject)))
+    return found
 
 
 def _judged(drawn: str, policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence, checks: tuple[str, ...]) -> Judged:
@@ -131,7 +153,10 @@ Runner = Callable[[EncoderInputs], Float32Array]
 def _by_draw(run: Runner, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     rows = run(replace(draws[0], rows=np.concatenate([one.rows for one in draws]), ids=tuple(name for one in draws for name in one.ids)))
     parts = np.split(rows, len(draws))
-    return [Embeddings(rows=part, ids=one.ids, inputs_digest=one.digest, made_by="a clean engine") for part, one in zip(parts, draws, strict=True)]
+    return [
+        Embeddings(rows=part, ids=one.ids, inputs_digest=one.digest, made_by="a clean engine")
+        for part, one in zip(parts, draws, strict=True)
+    ]
 
 
 def _exact(encoder: EncoderSpec) -> Runner:
@@ -155,7 +180,7 @@ def _engine(bench: Bench, engine: EngineSpec) -> Runner:
         artifact = EngineArtifact(
             spec=engine, source=source, backend_version=backend.version, path=source.path, sha256=None, plan_bytes=None, build_seconds=0.0
         )
-        with backend.open(artifact) as session:
+        with backend.open(artifact, threads=1) as session:
             return embed(session, inputs, profile=engine.batch, made_by=engine.id).rows
 
     return run
@@ -179,16 +204,14 @@ def _by_engine(alarms: Sequence[Judged]) -> Iterator[str]:
 
 
 def _bound_of(alarms: Sequence[Judged]) -> Iterator[str]:
-    for drawn in dict.fromkeys(one.drawn for one in alarms):
-        # Engines of one draw are judged on the same inputs, so that draws are what can be counted.
-        per_engine = Counter(_name(one) for one in alarms if one.drawn == drawn)
-        failed = Counter(_name(one) for one in alarms if one.drawn == drawn and one.failed)
-        draws = max(per_engine.values())
-        worst = max((failed[name] for name in per_engine if per_engine[name] == draws), default=0)
-        high = rate_bounds(worst, draws).high
+    """What so many draws say, by what was drawn. Draws are counted, since engines of one draw are judged on the same inputs."""
+    for drawn in dict.fromkeys((one.drawn, one.engine.encoder.arch) for one in alarms):
+        of_draws = [one for one in alarms if (one.drawn, one.engine.encoder.arch) == drawn]
+        draws, failed = Counter(map(_name, of_draws)), Counter(_name(one) for one in of_draws if one.failed)
+        worst = max(draws, key=lambda name: failed[name])
         yield (
-            f"Of fresh {drawn}: {sum(failed.values())} of {sum(per_engine.values())} engines failed. {draws} draws with {worst} failures of "
-            f"an engine leave a false-alarm rate of at most {high:.2%} (95 %, Clopper and Pearson).\n"
+            f"Fresh {drawn[0]}, {drawn[1]}: {sum(failed.values())} of {len(of_draws)} engines failed. {failed[worst]} failures in {draws[worst]} "
+            f"draws of one engine leave a false-alarm rate of at most {rate_bounds(failed[worst], draws[worst]).high:.2%} (95 %, Clopper and Pearson).\n"
         )
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import colorsys
-import json
 import zipfile
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 import harness
-from harness.prepare.configurations import open_clip_library, tokenizer_settings
-from harness.prepare.inputs import CALIBRATION_ROWS, Split, image_transform, inputs_digest, make_inputs
-from harness.prepare.vendor_log import quiet_to
-from harness.records.observations import EncoderInputs
-from harness.records.spec import EncoderSpec, Tower
+from harness.prepare.inputs import CALIBRATION_ROWS, EVALUATION_ROWS, EmojiSet, Split
+from harness.records.task import Pairing
 
 DATA = Path(harness.__file__).parent / "data" / "emoji"
 TEMPLATES = ("{}", "a drawing of {}", "the emoji {}", "{}, drawn", "a small {}", "a picture of {}")
@@ -27,52 +24,66 @@ DEGREES, SHIFT, LOG_SCALE = 12.0, 0.06, 0.12
 BRIGHTNESS, CONTRAST, COLOUR, HUE = 0.15, 0.15, 0.3, 0.03
 
 
-def fresh(encoder: EncoderSpec, *, seed: int, rows: int) -> EncoderInputs:
-    """Evaluation rows that no gate has seen: names drawn with this seed, their pictures distorted, their captions in other words.
+@dataclass(frozen=True)
+class FreshEmoji:
+    """A data set that no gate has seen: evaluation names drawn with a seed, their pictures distorted, their captions in other words."""
 
-    Row i of one tower belongs to row i of the other.
-    """
-    random = np.random.default_rng(seed)
-    ids = _evaluation_ids()
-    chosen = [ids[place] for place in random.choice(len(ids), rows, replace=False)]
-    if encoder.tower is Tower.TEXT:
-        captions = [TEMPLATES[random.integers(len(TEMPLATES))].format(_captions()[one]) for one in chosen]
-        return _inputs("tokens", _tokens(encoder.arch, captions), chosen)
-    return _inputs("image", _pictures(encoder, "twemoji.zip", chosen, random), chosen)
+    seed: int
+    rows: int
+
+    @property
+    def pairing(self) -> Pairing:
+        return Pairing.one_to_one(f"fresh draw {self.seed}", self.rows)
+
+    @cached_property
+    def _drawn(self) -> dict[str, str]:
+        return _drawn(self.seed, self.rows)
+
+    @property
+    def picture_ids(self) -> tuple[str, ...]:
+        return tuple(self._drawn)
+
+    caption_ids = picture_ids
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        random = np.random.default_rng([self.seed, 1])
+        return tuple(TEMPLATES[random.integers(len(TEMPLATES))].format(caption) for caption in self._drawn.values())
+
+    def source(self) -> dict[str, str]:
+        return {"fresh": str(self.seed), "rows": str(self.rows)}
+
+    def pictures(self) -> Iterator[Image.Image]:
+        random = np.random.default_rng([self.seed, 2])
+        return (_distorted(picture, random) for picture in _opened("twemoji.zip", self.picture_ids))
 
 
-def fresh_calibration(encoder: EncoderSpec, *, seed: int) -> EncoderInputs:
-    """As many calibration rows as a gate's, of other names: by the studio that calibrates."""
-    random = np.random.default_rng(seed)
-    ids = _evaluation_ids()
-    chosen = [ids[place] for place in random.choice(len(ids), CALIBRATION_ROWS, replace=False)]
-    if encoder.tower is Tower.TEXT:
-        return _inputs("tokens", _tokens(encoder.arch, [_captions()[one] for one in chosen]), chosen)
-    return _inputs("image", _pictures(encoder, "noto.zip", chosen, None), chosen)
+@dataclass(frozen=True)
+class FreshCalibration(FreshEmoji):
+    """Other names than a gate calibrates with, as many, in their own words, by the studio that calibrates."""
+
+    rows: int = CALIBRATION_ROWS
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return tuple(self._drawn.values())
+
+    def pictures(self) -> Iterator[Image.Image]:
+        return _opened("noto.zip", self.picture_ids)
 
 
-@cache
-def _evaluation_ids() -> tuple[str, ...]:
-    """Of the names that calibrate nothing, in the order of the gate's own rows."""
-    return make_inputs(EncoderSpec(arch="emoji-clip", tower=Tower.TEXT), Split.EVALUATION, 1382).ids
+def _drawn(seed: int, rows: int) -> dict[str, str]:
+    """Captions by emoji."""
+    every = EmojiSet(split=Split.EVALUATION, rows=EVALUATION_ROWS)
+    pairs = list(zip(every.picture_ids, every.captions, strict=True))
+    return dict(pairs[place] for place in np.random.default_rng(seed).choice(len(pairs), rows, replace=False))
 
 
-@cache
-def _captions() -> dict[str, str]:
-    return {pair["id"]: pair["caption"] for pair in json.loads((DATA / "captions.json").read_text(encoding="utf-8"))}
-
-
-def _pictures(encoder: EncoderSpec, archive: str, ids: list[str], random: np.random.Generator | None) -> Any:
-    preprocess = image_transform(encoder)
+def _opened(archive: str, ids: tuple[str, ...]) -> Iterator[Image.Image]:
     with zipfile.ZipFile(DATA / archive) as pictures:
-        drawn = (_opened(pictures, one) for one in ids)
-        changed = (_distorted(picture, random) if random is not None else picture for picture in drawn)
-        return np.stack([preprocess(picture).numpy() for picture in changed]).astype(np.float16)
-
-
-def _opened(pictures: zipfile.ZipFile, emoji: str) -> Image.Image:
-    with pictures.open(f"{emoji}.png") as stream:
-        return Image.open(stream).convert("RGB")
+        for emoji in ids:
+            with pictures.open(f"{emoji}.png") as stream:
+                yield Image.open(stream).convert("RGB")
 
 
 def _distorted(picture: Image.Image, random: np.random.Generator) -> Image.Image:
@@ -95,13 +106,3 @@ def _with_hue(picture: Image.Image, turn: float) -> Image.Image:
     matrix = np.asarray(axes).T
     matrix /= matrix.sum(axis=1, keepdims=True)
     return picture.convert("RGB", tuple(np.hstack([matrix, np.zeros((3, 1))]).ravel()))
-
-
-def _tokens(arch: str, captions: list[str]) -> Any:
-    with quiet_to(None):
-        tokenize = open_clip_library(to="tokenize captions").get_tokenizer(arch, **tokenizer_settings(arch))
-        return tokenize(captions).numpy().astype(np.int64)
-
-
-def _inputs(name: str, rows: Any, ids: list[str]) -> EncoderInputs:
-    return EncoderInputs(name=name, rows=rows, ids=tuple(ids), digest=inputs_digest(name, rows))

@@ -80,7 +80,10 @@ def test_a_graph_without_a_record_is_invalid_in_words_and_not_green(view):
 @pytest.mark.parametrize(
     ("node", "path"),
     [
-        ("/tower/transformer/resblocks.0/attn/q/input_quantizer/TRT_FP8QuantizeLinear", "tower.transformer.resblocks.0.attn.q.input_quantizer"),
+        (
+            "/tower/transformer/resblocks.0/attn/q/input_quantizer/TRT_FP8QuantizeLinear",
+            "tower.transformer.resblocks.0.attn.q.input_quantizer",
+        ),
         ("/tower/layer1/layer1.0/downsample/downsample.0/input_quantizer/X", "tower.layer1.0.downsample.0.input_quantizer"),
         ("/tower/trunk/blocks/blocks.11/mlp/fc1/input_quantizer/X", "tower.trunk.blocks.11.mlp.fc1.input_quantizer"),
     ],

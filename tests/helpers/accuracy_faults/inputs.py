@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.prepare.inputs import inputs_digest
+from harness.prepare.dataset import inputs_digest
 from harness.records.observations import EncoderInputs, Float32Array
 from harness.records.spec import Tower
 from tests.helpers.accuracy_faults.fault import BATCH, CalibrationFault, Clean, InputFault, Rows, SessionFault
@@ -110,9 +110,7 @@ def corrupted_row() -> SessionFault:
     def harms(clean: Clean) -> Mapping[str, Callable[[Float32Array, int], Float32Array]]:
         batch = min(BATCH, len(clean.inputs))
         return {
-            f"row {row} {how}": partial(_harmed, row=row, harm=harm)
-            for row in (0, batch // 2, batch - 1)
-            for how, harm in _HARMS.items()
+            f"row {row} {how}": partial(_harmed, row=row, harm=harm) for row in (0, batch // 2, batch - 1) for how, harm in _HARMS.items()
         }
 
     return SessionFault("one row of a batch corrupted", harms)
