@@ -27,8 +27,8 @@ tools' rules are given the same rows and the same FP32 reference. Made by `tox r
   **TensorRT-LLM**: zero-shot accuracy not below FP32's by more than two unpaired samples may differ (alpha 0.05, sigma 50); "-" where
   weights have learnt nothing.
 
-ONNX Runtime computes in FP32 between FP16 nodes on a CPU, so that nothing can overflow there: the two FP16 overflows are spelled out by nodes.
-A real one needs an engine on a GPU to show.
+ONNX Runtime computes in FP32 between FP16 nodes on a CPU, so that nothing can overflow there: the two FP16 overflows are spelled out by
+nodes. A real one needs an engine on a GPU to show.
 """
 
 
@@ -129,7 +129,8 @@ def _unchanged(samples: Sequence[Sample]) -> Iterator[str]:
     for setting, recipe, kind in dict.fromkeys((sample.setting, sample.recipe, sample.kind) for sample in same):
         own = [sample for sample in same if (sample.setting, sample.recipe, sample.kind) == (setting, recipe, kind)]
         changes = [(sample.outcome.snr_db or 0.0) - sample.outcome.clean_snr_db for sample in own]
-        yield f"| {setting} | `{recipe}` | {kind} | {', '.join(sample.place for sample in own)} | {min(changes):+.2f} to {max(changes):+.2f} |"
+        places = ", ".join(sample.place for sample in own)
+        yield f"| {setting} | `{recipe}` | {kind} | {places} | {min(changes):+.2f} to {max(changes):+.2f} |"
     yield ""
 
 

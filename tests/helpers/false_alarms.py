@@ -209,9 +209,10 @@ def _bound_of(alarms: Sequence[Judged]) -> Iterator[str]:
         of_draws = [one for one in alarms if (one.drawn, one.engine.encoder.arch) == drawn]
         draws, failed = Counter(map(_name, of_draws)), Counter(_name(one) for one in of_draws if one.failed)
         worst = max(draws, key=lambda name: failed[name])
+        high = rate_bounds(failed[worst], draws[worst]).high
         yield (
-            f"Fresh {drawn[0]}, {drawn[1]}: {sum(failed.values())} of {len(of_draws)} engines failed. {failed[worst]} failures in {draws[worst]} "
-            f"draws of one engine leave a false-alarm rate of at most {rate_bounds(failed[worst], draws[worst]).high:.2%} (95 %, Clopper and Pearson).\n"
+            f"Fresh {drawn[0]}, {drawn[1]}: {sum(failed.values())} of {len(of_draws)} engines failed. {failed[worst]} failures in "
+            f"{draws[worst]} draws of one engine leave a false-alarm rate of at most {high:.2%} (95 %, Clopper and Pearson).\n"
         )
 
 

@@ -25,8 +25,8 @@ NO_RECORD = "nobody recorded what calibration saw of this graph, so its scales h
 def scales_as_recorded(view: GraphView, policy: RecipePolicy, amax: Mapping[str, float] | None) -> Findings:
     """O15: of every quantized activation, scale times 448 is the largest magnitude that calibration saw.
 
-    Too small a scale saturates, and accuracy shows it. One that is 4 or 4,096 times too large shows nowhere: E4M3 spans 17 powers of two, so
-    that the numbers of this day still fit, until those of another day are too small for it.
+    Too small a scale saturates, and accuracy shows it. One that is 4 or 4,096 times too large shows in no number: E4M3 spans 17 powers
+    of two, and a trained encoder's activations need but a few of them.
 
     Args:
         amax: the largest magnitude that each quantizer saw, by its path; None where there is no such record.
