@@ -14,8 +14,7 @@ from harness.report.findings import findings_text
 from harness.store.codec import to_json
 
 if TYPE_CHECKING:
-    from harness.judge.onnx_checks.finding import Findings
-    from harness.judge.structure import GraphView
+    from harness.judge.onnx_checks.all_checks import Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +38,19 @@ def check_graph(model: Path, *, reference: Path | None, policy: str, gate_file: 
     Raises:
         UsageError: a file cannot be used, or there is no such policy.
     """
-    from harness.judge.onnx_checks.all_checks import summary_of
+    from harness.judge.onnx_checks.all_checks import all_findings, summary_of, why_not_judged
 
     promise = _promise(recipe_of(policy), gate_file)
-    view, findings = _checked(model, reference, promise)
-    record = GraphFindings(schema=FINDINGS_SCHEMA, model=str(model), policy=policy, summary=summary_of(view, findings), findings=findings)
+    seen = _evidence(model, reference)
+    findings = all_findings(seen, promise)
+    record = GraphFindings(
+        schema=FINDINGS_SCHEMA,
+        model=str(model),
+        policy=policy,
+        summary=summary_of(seen.view, findings),
+        findings=findings,
+        not_judged=why_not_judged(seen),
+    )
     return CheckedGraph(record=record, text=findings_text(record), document=to_json(record).decode().rstrip())
 
 
@@ -54,13 +61,11 @@ def _promise(recipe: str, gate_file: Path | None) -> RecipePolicy:
     return read_gate_file(gate_file or default_gate_file(Path.cwd()), read_gate_file(packaged("gate.toml"))).policy(recipe)
 
 
-def _checked(model: Path, reference: Path | None, policy: RecipePolicy) -> tuple[GraphView, Findings]:
-    from harness.judge.onnx_checks.all_checks import all_findings
+def _evidence(model: Path, reference: Path | None) -> Evidence:
     from harness.judge.onnx_checks.format import distinct
     from harness.judge.structure import GraphView
     from harness.measure.onnx_graph import read_onnx_graph
 
     graph = read_onnx_graph(model)
-    view = GraphView(distinct(graph))
     before = GraphView(distinct(read_onnx_graph(reference))) if reference else None
-    return view, all_findings(graph_evidence(view, reference=before, as_read=graph), policy)
+    return graph_evidence(GraphView(distinct(graph)), reference=before, as_read=graph)

@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from harness.records.graph import OnnxGraph, RoundTrip, WeightStatistics
 
 
-def graph_evidence(view: GraphView, *, reference: GraphView | None = None, as_read: OnnxGraph | None = None) -> Evidence:
+def graph_evidence(
+    view: GraphView, *, reference: GraphView | None = None, as_read: OnnxGraph | None = None, amax: Mapping[str, float] | None = None
+) -> Evidence:
     """What is known of a graph. Its weights are read from its file, and so are the reference's.
 
     Args:
         reference: the same encoder before quantization.
         as_read: the graph before its nodes were given names of their own, where that was done.
+        amax: what calibration recorded of it, where somebody kept that.
     """
     from harness.judge.onnx_checks.all_checks import Evidence
 
     trips = _trips(view, reference) if reference else None
-    return Evidence(view=view, statistics=_statistics(view), reference=reference, trips=trips, as_read=as_read)
+    return Evidence(view=view, statistics=_statistics(view), reference=reference, trips=trips, as_read=as_read, amax=amax)
 
 
 def _statistics(view: GraphView) -> Mapping[str, WeightStatistics | None]:

@@ -199,6 +199,7 @@ class Maker:
             repairs=facts.repairs,
             log=entry.path(LOG_FILE),
             versions=_versions(_PREPARED_BY),
+            amax=facts.amax,
         )
 
     def _prepared_from(self, encoder: EncoderSpec) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class Observer:
         return self._pipeline.graph(subject.encoder, subject.recipe)
 
     def graph_evidence(self, subject: Subject, *, beside_fp16: bool = False) -> Evidence:
-        """What the checks O1 to O14 look at.
+        """What the checks O1 to O15 look at.
 
         Args:
             beside_fp16: with the FP16 export of the same encoder, which then has to be made.

@@ -196,7 +196,8 @@ class Pipeline:
     def _graph_evidence(self, encoder: EncoderSpec, recipe: Recipe, beside_fp16: bool) -> Evidence:
         from harness.pipeline.evidence import graph_evidence
 
-        return graph_evidence(self.graph(encoder, recipe), reference=self.graph(encoder, Recipe.FP16) if beside_fp16 else None)
+        reference = self.graph(encoder, Recipe.FP16) if beside_fp16 else None
+        return graph_evidence(self.graph(encoder, recipe), reference=reference, amax=self.maker.onnx(encoder, recipe).amax)
 
     def _layers(self, spec: EngineSpec) -> LayerTable:
         from harness.measure.layers import read_layer_table

@@ -35,6 +35,7 @@ class OnnxArtifact:
         calibration: digest of the inputs that set the activation scales; None without quantization.
         repairs: what had to be mended after the vendor's export, in order.
         log: the vendor's output during preparation.
+        amax: largest magnitude that each quantizer saw while it was calibrated, by its module path; empty without quantization.
     """
 
     encoder: EncoderSpec
@@ -48,6 +49,7 @@ class OnnxArtifact:
     repairs: tuple[Repair, ...] = ()
     log: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    amax: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

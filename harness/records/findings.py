@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from harness.records.verdict import Finding
 
@@ -36,6 +37,7 @@ class GraphFindings:
     Attributes:
         model: the file, as it was named.
         policy: the recipe whose promise it was held to.
+        not_judged: checks that lack what they would compare the file with, each with the words for it.
     """
 
     schema: str
@@ -43,3 +45,4 @@ class GraphFindings:
     policy: str
     summary: GraphSummary
     findings: tuple[Finding, ...]
+    not_judged: Mapping[str, str] = field(default_factory=dict[str, str])

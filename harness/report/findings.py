@@ -27,6 +27,7 @@ def _lines(record: GraphFindings) -> Iterator[str]:
 def _summary(record: GraphFindings) -> Iterator[str]:
     summary = record.summary
     share = "unknown" if summary.fp8_flop_share is None else f"{summary.fp8_flop_share:.3f}"
+    yield from (f"{check} not judged: {words}" for check, words in record.not_judged.items())
     yield (
         f"{plain(record.model)} under policy {record.policy}: {summary.blocks} blocks, {summary.weight_gemms} weight GEMMs, "
         f"{summary.quantized} quantized, {summary.folded} folded, FP8 FLOP share {share}"

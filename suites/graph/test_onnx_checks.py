@@ -1,4 +1,4 @@
-"""Every check of the exported graph, O1 to O14. Needs no compiler."""
+"""Every check of the exported graph, O1 to O15. Needs no compiler."""
 
 import pytest
 
@@ -86,3 +86,8 @@ def test_readers_of_one_tensor_that_scale_it_differently_are_reported(prepared, 
 @pytest.mark.gates("check_O14")
 def test_the_file_is_as_large_as_its_shapes_say(expect_none_of):
     expect_none_of("O14")
+
+
+@pytest.mark.gates("check_O15", quantized=True)
+def test_every_activation_is_scaled_by_what_calibration_saw(expect_none_of):
+    expect_none_of("O15")

@@ -164,7 +164,7 @@ def test_the_document_is_exactly_as_promised(exports, capfd):
 
     document = json.loads(capfd.readouterr().out)
     assert code == 1
-    assert set(document) == {"schema", "model", "policy", "summary", "findings"}
+    assert set(document) == {"schema", "model", "policy", "summary", "findings", "not_judged"}
     assert (document["schema"], document["policy"]) == ("enginegate/findings/1", "linear")
     assert set(document["summary"]) == {"blocks", "weight_gemms", "quantized", "folded", "fp8_flop_share", "gate", "report"}
     assert set(document["findings"][0]) == {"check", "severity", "node", "block", "found", "expected", "message"}
@@ -177,6 +177,19 @@ def test_people_get_a_line_a_finding_and_a_summary(exports, capfd):
     assert code == 0
     assert "3 blocks, 18 weight GEMMs, 18 quantized, 18 folded" in lines[-2]
     assert lines[-1] == "0 gate findings, 0 report findings"
+
+
+def test_people_and_programs_are_told_what_was_not_judged_and_why(exports, capfd):
+    model = str(exports / "small-clip-image-linear.onnx")
+    beside = ("--reference", str(exports / "small-clip-image-fp16.onnx"))
+
+    main(["check-graph", model, "--gate-file", str(GATE_FILE)])
+    lines = capfd.readouterr().out.splitlines()
+    main(["check-graph", model, *beside, "--gate-file", str(GATE_FILE), "--json"])
+    document = json.loads(capfd.readouterr().out)
+
+    assert [line.split(":")[0] for line in lines[:2]] == ["O8 not judged", "O15 not judged"]
+    assert set(document["not_judged"]) == {"O15"}
 
 
 @pytest.mark.parametrize("kind", ["text", "cut", "absent", "folder", "control flow", "external"])

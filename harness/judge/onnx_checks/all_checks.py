@@ -11,9 +11,10 @@ from harness.judge.onnx_checks.finding import Findings
 from harness.judge.onnx_checks.format import node_names, standard_format
 from harness.judge.onnx_checks.placement import kept_by_intent, no_idle_quantization
 from harness.judge.onnx_checks.products import both_operands_quantized, no_half_quantized_product, weights_stored_in_fp8
+from harness.judge.onnx_checks.recorded import NO_RECORD, quantized_activations, scales_as_recorded
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
 from harness.judge.onnx_checks.size import bytes_as_predicted, quantized_flop_share
-from harness.judge.onnx_checks.weights import fp8_weights, scale_agrees_with_data, weights_survive_rounding
+from harness.judge.onnx_checks.weights import NO_REFERENCE, fp8_weights, scale_agrees_with_data, weights_survive_rounding
 from harness.judge.onnx_graph import why_not_folded
 from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
 from harness.records.findings import GraphSummary
@@ -31,6 +32,7 @@ class Evidence:
         reference: the graph before quantization, where there is one.
         trips: with a reference, each weight GEMM's and token table's distance from it, by node name; None for what cannot be compared.
         as_read: the graph before its nodes were given names of their own; None where the view is of the graph as it was read.
+        amax: the largest magnitude that each quantizer saw while it was calibrated, by its path; None where nobody recorded it.
     """
 
     view: GraphView
@@ -38,6 +40,7 @@ class Evidence:
     reference: GraphView | None = None
     trips: Mapping[str, RoundTrip | None] | None = None
     as_read: OnnxGraph | None = None
+    amax: Mapping[str, float] | None = None
 
 
 CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
@@ -55,6 +58,7 @@ CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
     "O12": lambda seen, policy: counts_match(seen.view, policy, seen.reference),
     "O13": lambda seen, policy: shared_inputs_share_scales(seen.view, policy),
     "O14": lambda seen, policy: bytes_as_predicted(seen.view, policy),
+    "O15": lambda seen, policy: scales_as_recorded(seen.view, policy, seen.amax),
 }
 
 
@@ -74,13 +78,21 @@ _LOOKED_AT: Mapping[str, Callable[[Evidence], int]] = {
     "O12": lambda seen: len(seen.view.graph.nodes),
     "O13": lambda seen: len(seen.view.of_types(QUANTIZE)),
     "O14": lambda seen: len(seen.view.graph.constants) if seen.view.graph.file_bytes and seen.view.blocks else 0,
+    "O15": lambda seen: len(quantized_activations(seen.view)),
 }
 
 
 def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
-    """One check, `O1` to `O14`, as a judgement of metric `check_O1` to `check_O14`; INVALID where it has nothing to look at."""
-    looked = Looked(n=_LOOKED_AT[check](seen), findings=CHECKS[check](seen, policy))
+    """One check, `O1` to `O15`, as a judgement of metric `check_O1` to `check_O15`; INVALID where it has nothing to look at."""
+    looked = Looked(n=_LOOKED_AT[check](seen), findings=CHECKS[check](seen, policy), why_not=why_not_judged(seen).get(check))
     return judged(check, looked, policy)
+
+
+def why_not_judged(seen: Evidence) -> Mapping[str, str]:
+    """Checks that lack what they compare a graph with, each with the words for it."""
+    quantizes = bool(seen.view.of_types(QDQ))
+    missing = {"O8": NO_REFERENCE if seen.trips is None else None, "O15": NO_RECORD if seen.amax is None else None}
+    return {check: words for check, words in missing.items() if words is not None and quantizes}
 
 
 def all_findings(seen: Evidence, policy: RecipePolicy) -> Findings:

@@ -16,6 +16,8 @@ from harness.records.graph import OnnxConstant, OnnxNode, RoundTrip, WeightStati
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Finding, Severity
 
+NO_REFERENCE = "no file of the encoder before quantization was given, so its weights have nothing to be compared with"
+
 
 def scale_agrees_with_data(view: GraphView, policy: RecipePolicy, statistics: Mapping[str, WeightStatistics | None]) -> Findings:
     """O7: the largest FP8 code of a weight is near 448 and none is NaN. Shares of clipped and zeroed codes are reported.

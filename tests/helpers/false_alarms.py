@@ -1,0 +1,270 @@
+"""Whether clean engines ever fail: of fresh inputs, and of other calibration rows.
+
+`python -m tests.helpers.false_alarms` prints how often each metric was PASS, INCONCLUSIVE and FAIL, how near it came to its bound, and
+the upper bound of the rate of false alarms that so many engines without one support.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.judge.accuracy.evidence import AccuracyEvidence
+from harness.judge.statistics import rate_bounds
+from harness.pipeline.names import backend_of
+from harness.prepare.dataset import encoder_inputs
+from harness.records.artifacts import EngineArtifact
+from harness.records.observations import Embeddings, EncoderInputs, Float32Array
+from harness.records.policy import GatePolicy
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe, Tower
+from harness.records.task import Task
+from harness.records.verdict import Direction, Judgement, Severity, Status
+from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
+from tests.helpers.accuracy_faults.fault import Subject
+from tests.helpers.fresh_inputs import FreshCalibration, FreshEmoji
+from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
+from tests.helpers.side_by_side import side_by_side
+
+RECIPES = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
+ARCH, WEIGHTS = "emoji-clip", "noto"
+LARGE_ARCH, LARGE_WEIGHTS = "ViT-B-32", "seeded:0"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Some draws of one kind, judged in one process.
+
+    Attributes:
+        seeds: one a draw.
+        rows: of each draw.
+        arch, tower, recipe: which engine is calibrated afresh. On fresh inputs, all of emoji-clip's engines are judged.
+    """
+
+    seeds: range
+    rows: int
+    arch: str = ARCH
+    tower: Tower = Tower.IMAGE
+    recipe: Recipe = Recipe.FP16
+
+
+# Two hundred draws, each of a size that two cores run in a second; and a few of the gate's own size, since the worst of many rows is worse.
+FRESH_INPUTS = (
+    *(Draws(range(first, first + 25), 64) for first in range(0, 200, 25)),
+    *(Draws(range(seed, seed + 1), 691) for seed in range(1000, 1004)),
+)
+FRESH_CALIBRATION = (
+    *(Draws(range(20), 299, ARCH, tower, recipe) for tower in Tower for recipe in RECIPES[1:]),
+    *(Draws(range(2), 24, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One clean engine on one draw.
+
+    Attributes:
+        drawn: what was drawn afresh, such as `64 inputs`, or `calibration`.
+        checks: of the graph, with a finding that fails a gate.
+        passed_by: whether other tools' rules pass it; `Polygraphy L2` is its other default.
+    """
+
+    drawn: str
+    engine: EngineSpec
+    judgements: tuple[Judgement, ...]
+    checks: tuple[str, ...]
+    passed_by: Mapping[str, bool | None]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.checks) or any(
+            one.status in (Status.FAIL, Status.INVALID) and one.severity is Severity.GATE for one in self.judgements
+        )
+
+    @property
+    def status(self) -> Status:
+        if self.failed:
+            return Status.FAIL
+        return Status.INCONCLUSIVE if any(one.status is Status.INCONCLUSIVE for one in self.judgements) else Status.PASS
+
+
+def study(inputs: Sequence[Draws] = FRESH_INPUTS, calibration: Sequence[Draws] = FRESH_CALIBRATION) -> tuple[Judged, ...]:
+    """Every clean engine on every draw."""
+    drawn = (*side_by_side(_on_fresh_inputs, inputs), *side_by_side(_with_fresh_calibration, calibration))
+    return tuple(one for judged in drawn for one in judged)
+
+
+def _on_fresh_inputs(draws: Draws) -> list[Judged]:
+    """All draws are embedded at once, as rows do not depend on each other, and judged one by one."""
+    encoders = {tower: EncoderSpec(arch=draws.arch, tower=tower, weights=WEIGHTS) for tower in Tower}
+    data = [FreshEmoji(seed, draws.rows) for seed in draws.seeds]
+    inputs = {tower: [encoder_inputs(encoder, one) for one in data] for tower, encoder in encoders.items()}
+    exact = {tower: _by_draw(_exact(encoder), inputs[tower]) for tower, encoder in encoders.items()}
+    found: list[Judged] = []
+    for tower, encoder in encoders.items():
+        bench = bench_of(EngineSpec(encoder=encoder, recipe=Recipe.FP16, backend="onnxruntime"), draws.rows)
+        scale = bench.maker.logit_scale(encoder, bench.inputs)
+        tasks = [
+            Task(tower=tower, pairing=one.pairing, other=other, logit_scale=scale, same_weights=WEIGHTS)
+            for one, other in zip(data, exact[tower.other], strict=True)
+        ]
+        half = _by_draw(_engine(bench, bench.engine), inputs[tower])
+        for recipe in RECIPES:
+            engine = replace(bench.engine, recipe=recipe)
+            observed = _by_draw(_engine(bench, engine), inputs[tower]) if recipe.is_quantized else half
+            quantized = _by_draw(_fake_quant(bench, recipe), inputs[tower]) if recipe.is_quantized else [None] * len(data)
+            for draw, task in enumerate(tasks):
+                seen = AccuracyEvidence(
+                    observed=observed[draw],
+                    exact=exact[tower][draw],
+                    fake_quant=quantized[draw],
+                    half=half[draw] if recipe.is_quantized else None,
+                    task=task,
+                )
+                found.append(_judged(f"{draws.rows} inputs", bench.policy, engine, seen, ()))
+    return found
+
+
+def _with_fresh_calibration(draws: Draws) -> list[Judged]:
+    """On the gate's own rows, held to the engine that the gate's own calibration made."""
+    weights = WEIGHTS if draws.arch == ARCH else LARGE_WEIGHTS
+    encoder = EncoderSpec(arch=draws.arch, tower=draws.tower, weights=weights)
+    bench = bench_of(EngineSpec(encoder=encoder, recipe=draws.recipe, backend="onnxruntime"), draws.rows)
+    found: list[Judged] = []
+    for seed in draws.seeds:
+        made = bench.clean.remake(encoder_inputs(encoder, FreshCalibration(seed)))
+        subject = Subject(model=made.model, amax=made.amax, fed=bench.inputs.rows, fake_quant=made.fake_quant)
+        found.append(_judged("calibration", bench.policy, bench.engine, bench.seen(subject), bench.checks(subject)))
+    return found
+
+
+def _judged(drawn: str, policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence, checks: tuple[str, ...]) -> Judged:
+    passed = {**passes_by_rule(seen), "Polygraphy L2": passes_polygraphys_l2(seen)}
+    return Judged(drawn, engine, judged_by(policy, engine, seen), checks, passed)
+
+
+Runner = Callable[[EncoderInputs], Float32Array]
+
+
+def _by_draw(run: Runner, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
+    rows = run(replace(draws[0], rows=np.concatenate([one.rows for one in draws]), ids=tuple(name for one in draws for name in one.ids)))
+    parts = np.split(rows, len(draws))
+    return [
+        Embeddings(rows=part, ids=one.ids, inputs_digest=one.digest, made_by="a clean engine")
+        for part, one in zip(parts, draws, strict=True)
+    ]
+
+
+def _exact(encoder: EncoderSpec) -> Runner:
+    from harness.prepare.references import exact_rows
+
+    return lambda inputs: exact_rows(encoder, inputs).rows
+
+
+def _fake_quant(bench: Bench, recipe: Recipe) -> Runner:
+    from harness.prepare.references import fake_quant_rows
+
+    return lambda inputs: fake_quant_rows(bench.engine.encoder, recipe, bench.clean.calibration, inputs)
+
+
+def _engine(bench: Bench, engine: EngineSpec) -> Runner:
+    from harness.measure.embeddings import embed
+
+    def run(inputs: EncoderInputs) -> Float32Array:
+        backend = backend_of(engine.backend)
+        source = bench.maker.onnx(engine.encoder, engine.recipe)
+        artifact = EngineArtifact(
+            spec=engine, source=source, backend_version=backend.version, path=source.path, sha256=None, plan_bytes=None, build_seconds=0.0
+        )
+        with backend.open(artifact, threads=1) as session:
+            return embed(session, inputs, profile=engine.batch, made_by=engine.id).rows
+
+    return run
+
+
+# -- what it comes to --------------------------------------------------------------------------------------------------------------
+
+
+def tables(alarms: Sequence[Judged]) -> str:
+    """Markdown: engines by status, metrics by how near they came to their bounds, and other tools' alarms."""
+    return "\n".join([*_by_engine(alarms), "", *_bound_of(alarms), "", *_by_metric(alarms), "", *_by_rule(alarms)])
+
+
+def _by_engine(alarms: Sequence[Judged]) -> Iterator[str]:
+    yield "| engine | drawn afresh | draws | PASS | INCONCLUSIVE | FAIL |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    counted = Counter((_name(one), one.drawn, one.status) for one in alarms)
+    for name, drawn in dict.fromkeys((_name(one), one.drawn) for one in alarms):
+        numbers = [counted[name, drawn, status] for status in (Status.PASS, Status.INCONCLUSIVE, Status.FAIL)]
+        yield f"| {name} | {drawn} | {sum(numbers)} | {' | '.join(map(str, numbers))} |"
+
+
+def _bound_of(alarms: Sequence[Judged]) -> Iterator[str]:
+    """What so many draws say, by what was drawn. Draws are counted, since engines of one draw are judged on the same inputs."""
+    for drawn in dict.fromkeys((one.drawn, one.engine.encoder.arch) for one in alarms):
+        of_draws = [one for one in alarms if (one.drawn, one.engine.encoder.arch) == drawn]
+        draws, failed = Counter(map(_name, of_draws)), Counter(_name(one) for one in of_draws if one.failed)
+        worst = max(draws, key=lambda name: failed[name])
+        high = rate_bounds(failed[worst], draws[worst]).high
+        yield (
+            f"Fresh {drawn[0]}, {drawn[1]}: {sum(failed.values())} of {len(of_draws)} engines failed. {failed[worst]} failures in "
+            f"{draws[worst]} draws of one engine leave a false-alarm rate of at most {high:.2%} (95 %, Clopper and Pearson).\n"
+        )
+
+
+def _by_metric(alarms: Sequence[Judged]) -> Iterator[str]:
+    yield "| metric | recipes | drawn afresh | bound | nearest | farthest | smallest distance | FAIL | INCONCLUSIVE |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    groups: dict[tuple[str, str, str, float | None], list[Judgement]] = {}
+    for one in alarms:
+        recipes = "fp16" if one.engine.recipe is Recipe.FP16 else "quantized"
+        for judgement in one.judgements:
+            fixed = judgement.bound if judgement.metric not in ("snr_to_fake_quant_db", "centred_snr_db") else None
+            groups.setdefault((judgement.metric, f"{one.engine.encoder.arch}, {recipes}", one.drawn, fixed), []).append(judgement)
+    for (metric, recipes, drawn, bound), found in groups.items():
+        nearest, farthest = min(found, key=_distance), max(found, key=_distance)
+        statuses = Counter(one.status for one in found)
+        yield (
+            f"| `{metric}` | {recipes} | {drawn} | {_spelled(bound)} | {_spelled(nearest.observed)} | {_spelled(farthest.observed)} | "
+            f"{_spelled(_distance(nearest))} | {statuses[Status.FAIL] + statuses[Status.INVALID]} | {statuses[Status.INCONCLUSIVE]} |"
+        )
+
+
+def _distance(judgement: Judgement) -> float:
+    """From the bound into the good side, in the metric's unit."""
+    if judgement.observed is None or judgement.bound is None:
+        return -np.inf
+    distance = judgement.observed - judgement.bound
+    return {Direction.FLOOR: distance, Direction.CEILING: -distance, Direction.EQUAL: -abs(distance)}[judgement.direction]
+
+
+def _spelled(number: float | None) -> str:
+    return "each engine's own" if number is None else f"{number:.4g}"
+
+
+def _by_rule(alarms: Sequence[Judged]) -> Iterator[str]:
+    yield "| rule | engines that it fails | of |"
+    yield "| --- | --- | --- |"
+    yield f"| this project | {sum(one.failed for one in alarms)} | {len(alarms)} |"
+    for rule in (*RULES, "Polygraphy L2"):
+        said = [one.passed_by[rule] for one in alarms if one.passed_by[rule] is not None]
+        yield f"| {rule} | {sum(passed is False for passed in said)} | {len(said)} |"
+
+
+def _name(one: Judged) -> str:
+    return f"{one.engine.encoder.name} {one.engine.recipe}"
+
+
+def main(_arguments: Any = None) -> int:
+    """Draw, judge, print."""
+    alarms = study()
+    print(tables(alarms))  # noqa: T201 (what the command is for)
+    return int(any(one.failed for one in alarms))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

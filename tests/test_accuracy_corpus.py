@@ -1,0 +1,174 @@
+"""Faults of accuracy, end to end on emoji-clip and on a small encoder; and the report in docs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from tests.helpers.accuracy_bench import Outcome, bench_of
+from tests.helpers.accuracy_corpus import CLEAN, SETTINGS, Sample
+from tests.helpers.accuracy_faults.all_faults import FAULTS, fault_of
+from tests.helpers.accuracy_faults.fault import unbroken
+from tests.helpers.accuracy_page import page
+from tests.helpers.gates import CONFIGS
+
+PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
+ROWS = 48
+
+# Faults, where, and what catches them: a metric of accuracy, or a check of the graph.
+CAUGHT = [
+    ("image", "linear", "activation scale times 0.25", "block 3 q, k, v", "centred_snr_db"),
+    ("image", "linear", "activation scale times 4096", "block 3 fc", "O15"),
+    ("image", "linear", "weight scale times 4, codes as they were", "block 3 v", "O8"),
+    ("image", "linear", "calibrated on blank pictures, or empty captions", "white pictures", "centred_snr_db"),
+    ("image", "fp16", "q and k swapped", "block 0", "cosine_min"),
+    ("image", "fp16", "bias lost", "block 5 proj", "centred_snr_db"),
+    ("image", "fp16", "pictures normalised by another mean and deviation", "0 and 1", "cosine_min"),
+    ("image", "fp16", "one row of a batch corrupted", "row 4 is its neighbour's", "cosine_min"),
+    ("image", "fp16", "FP16 overflow of a residual", "block 3 residual", "finite"),
+    ("text", "fp16", "causal mask lost", "block 2", "cosine_min"),
+    ("text", "fp16", "pooled at another token", "the token before", "cosine_min"),
+    ("text", "fp16", "projection transposed", "the last projection", "cosine_min"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing of a test is left in the caller's cache; small configurations are known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENGINEGATE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ENGINEGATE_MODEL_CONFIGS", str(CONFIGS))
+        yield
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """Benches by tower and recipe, each made once."""
+    made = {}
+
+    def of(tower, recipe, arch="emoji-clip", weights="noto"):
+        key = (tower, recipe, arch, weights)
+        if key not in made:
+            encoder = EncoderSpec.parse(f"{arch}/{tower}", weights=weights)
+            made[key] = bench_of(EngineSpec(encoder=encoder, recipe=Recipe(recipe), backend="onnxruntime"), ROWS)
+        return made[key]
+
+    return of
+
+
+@pytest.mark.parametrize(("tower", "recipe"), [("image", "linear"), ("image", "fp16"), ("text", "fp16")])
+def test_a_clean_engine_fails_nothing(bench, tower, recipe):
+    clean = bench(tower, recipe)
+
+    outcome = clean.outcome(unbroken(clean.clean))
+
+    assert (outcome.failed, outcome.checks) == ((), ())
+
+
+@pytest.mark.parametrize(("tower", "recipe", "kind", "place", "by"), CAUGHT, ids=lambda value: str(value))
+def test_a_fault_is_caught(bench, tower, recipe, kind, place, by):
+    clean = bench(tower, recipe)
+
+    outcome = clean.outcome(fault_of(kind).plant(clean.clean, place))
+
+    assert by in (*outcome.failed, *outcome.checks)
+
+
+def test_a_scale_too_large_shows_in_no_number_and_so_needs_its_check(bench):
+    clean = bench("image", "linear")
+
+    outcome = clean.outcome(fault_of("activation scale times 4096").plant(clean.clean, "block 3 fc"))
+
+    assert (outcome.failed, outcome.checks) == ((), ("O15",))
+    assert outcome.changes_nothing
+
+
+def test_text_truncated_by_one_token_shows_on_captions_that_reach_so_far(bench):
+    from tests.helpers.accuracy_corpus import _joined
+
+    fault, short = fault_of("text truncated"), bench("text", "fp16")
+    long = short.on(_joined(short.inputs))
+
+    seen = {name: one.outcome(fault.plant(one.clean, "at 31 tokens")) for name, one in (("short", short), ("long", long))}
+
+    assert seen["short"].changes_nothing
+    assert "cosine_min" in seen["long"].failed
+
+
+@pytest.mark.parametrize(("tower", "recipe"), [("image", "attention"), ("text", "attention"), ("text", "fp16")])
+def test_every_fault_of_a_graph_makes_another_engine_that_runs(bench, tower, recipe):
+    clean = bench(tower, recipe, "small-clip", "seeded:0")
+    tried = 0
+
+    for fault in FAULTS:
+        for place in fault.places(clean.clean):
+            if "calibrated" in fault.kind or "gain" in fault.kind:
+                continue  # the first makes an engine anew, the second changes nothing: untrained gains are one
+            broken = fault.plant(clean.clean, place)
+            same_graph = broken.model.SerializeToString() == unbroken(clean.clean).model.SerializeToString()
+            same_feed = np.array_equal(broken.fed, clean.inputs.rows)
+            assert not (same_graph and same_feed) or "row" in fault.kind or "truncated" in fault.kind, (fault.kind, place)
+            assert clean.run(broken).rows.shape == clean.evidence.exact.rows.shape, (fault.kind, place)
+            tried += 1
+
+    assert tried > 40
+
+
+def test_there_are_fifteen_kinds_of_fault_and_no_two_of_one_name():
+    kinds = [fault.kind for fault in FAULTS]
+
+    assert len(set(kinds)) == len(kinds) >= 15
+
+
+# -- the report --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[list[str]]:
+    """Rows of the page's tables of faults."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    kinds = {fault.kind for fault in FAULTS}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [row for row in rows if row[0] in kinds]
+
+
+def test_the_page_lists_every_kind_that_exists(cells):
+    assert {row[0] for row in cells} == {fault.kind for fault in FAULTS}
+
+
+def test_the_page_shows_every_encoder_of_the_corpus():
+    titles = {setting.title for setting in SETTINGS}
+
+    assert {
+        line[3:].split(": ")[0] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("## ") and ": `" in line
+    } == titles
+
+
+def test_the_page_misses_no_fault(cells):
+    assert {row[5] for row in cells} == {"none"}
+
+
+def test_what_is_missed_and_what_changes_nothing_are_told_apart():
+    outcome = Outcome(failed=(), undecided=(), checks=(), snr_db=20.0, clean_snr_db=28.0)
+    missed = Sample("a/image, w", Recipe.LINEAR, "bias lost", "block 0 v", outcome)
+    same = Sample("a/image, w", Recipe.LINEAR, "bias lost", "block 1 v", replace(outcome, snr_db=27.95))
+    clean = Sample("a/image, w", Recipe.LINEAR, CLEAN, "", replace(outcome, snr_db=28.0))
+
+    text = page([clean, missed, same], ())
+
+    assert "| bias lost | 2 | 0 | 0 | 1 | **1** |" in text
+    assert "- missed: bias lost, `linear`, block 0 v: 20.0 dB, clean 28.0 dB" in text
+    assert "| a/image, w | `linear` | bias lost | block 1 v | -0.05 to -0.05 |" in text
+    assert (missed.is_missed, same.is_missed, clean.is_missed) == (True, False, False)
+
+
+def test_a_metric_or_a_check_alone_is_enough_to_catch():
+    nothing = Outcome(failed=(), undecided=("zero_shot_agreement",), checks=(), snr_db=20.0, clean_snr_db=28.0)
+
+    assert not nothing.is_caught
+    assert replace(nothing, failed=("cosine_min",)).is_caught
+    assert replace(nothing, checks=("O15",)).is_caught
