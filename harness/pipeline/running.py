@@ -41,13 +41,14 @@ class Runner:
         Raises:
             OutsideProfile, UnusableInputs: the engine does not take this batch.
         """
-        return self._once(("launch", spec, name, _digest(rows)), lambda: self._run(spec, name, rows))
+        return self._once(_launch_key(spec, name, rows), lambda: self._run(spec, name, rows))
 
     def relaunched(self, spec: EngineSpec, name: str, rows: Rows) -> tuple[Embedded, Embedded]:
-        """Two launches of one upload."""
+        """Two launches of one upload; `run` knows the first from then on."""
         session = self._session(spec)
         feed = session.upload({name: rows})
         first, again = (self._launch(session, feed, spec, len(rows)) for _ in range(2))
+        self._once(_launch_key(spec, name, rows), lambda: first)
         return first, again
 
     def reloaded(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
@@ -78,8 +79,8 @@ class Runner:
         return read_batch(session, feed, rows=rows, made_by=spec.id)
 
 
-def _digest(rows: Rows) -> str:
-    """Of dtype, strides, shape and values: how a batch lies in memory is part of what is tried."""
+def _launch_key(spec: EngineSpec, name: str, rows: Rows) -> tuple[object, ...]:
+    """With a digest of dtype, strides, shape and values: how a batch lies in memory is part of what is tried."""
     digest = hashlib.sha256(f"{rows.dtype.str} {rows.shape} {rows.strides} ".encode())
     digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
+    return ("launch", spec, name, digest.hexdigest())
