@@ -243,7 +243,11 @@ class Observer:
         An engine is looked at once, however many of its gates fail, and the whole sentence is said of the first. What breaks on the
         way is said in place of an answer, and changes no status.
         """
+        from harness.judge.accuracy.all_metrics import METRICS
+
         if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
+            return judgement
+        if judgement.metric not in METRICS:  # a property of calls and batches, or a suite's own metric, is lost in no block
             return judgement
         words = self._where_lost.get(subject)
         if words is None:

@@ -15,6 +15,7 @@ import pytest
 
 from harness.backends.registry import get_backend
 from harness.contracts import Action
+from harness.judge.accuracy.all_metrics import METRICS
 from harness.records.run import RunRecord
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.store.run_directory import read_run
@@ -182,7 +183,8 @@ class TestRegressions:
 
         assert verdicts["centred_snr_db"].status == "FAIL"
         assert verdicts["check_O6"].status == "FAIL"  # it is the DequantizeLinear's alone
-        assert {metric for metric, row in verdicts.items() if row.status == "FAIL"} <= {"centred_snr_db", "cosine_min", "check_O6"}
+        expected = {"centred_snr_db", "cosine_min", "snr_loss_db", "snr_to_fake_quant_db", "check_O6"}
+        assert {metric for metric, row in verdicts.items() if row.status == "FAIL"} <= expected
 
     @needs_rtx
     def test_a_baseline_with_fewer_weight_bytes_fails(self, gate):
@@ -484,6 +486,7 @@ class TestHonesty:
             *("fused_attention", "fused_attention_fp8", "unfused_qdq"),
             *(f"check_E{number}" for number in range(1, 10)),
             *("activation_bytes", "reformat_bytes"),
+            *(name for name, metric in METRICS.items() if metric.needs_task),
         }
         reasons = {row["gate"]: row["reason"] for row in result.document["not_run"]}
         assert reasons["check_E1"] == "it keeps no table of the engine's layers"
