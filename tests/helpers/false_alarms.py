@@ -59,7 +59,7 @@ FRESH_INPUTS = (
 )
 FRESH_CALIBRATION = (
     *(Draws(range(20), 299, ARCH, tower, recipe) for tower in Tower for recipe in RECIPES[1:]),
-    *(Draws(range(2), 24, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
+    *(Draws(range(2), 32, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
 )
 
 
