@@ -12,6 +12,7 @@ the same bytes.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ class _Engine:
     """A plan of one input, one output and one batch, on the first GPU."""
 
     def __init__(self, plan: Path) -> None:
-        from cuda.bindings import runtime
-
-        self._cuda, self._gpu = runtime, _Gpu()
+        self._cuda, self._gpu = importlib.import_module("cuda.bindings.runtime"), _Gpu()
         trt = _tensorrt()
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())

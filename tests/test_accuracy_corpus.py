@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from tests.helpers.accuracy_bench import Outcome, bench_of
-from tests.helpers.accuracy_corpus import CLEAN, SETTINGS, Sample
+from tests.helpers.accuracy_corpus import CLEAN, Sample
 from tests.helpers.accuracy_faults.all_faults import FAULTS, fault_of
 from tests.helpers.accuracy_faults.fault import unbroken
 from tests.helpers.accuracy_page import page
 from tests.helpers.gates import CONFIGS
 
-PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 ROWS = 48
 
 # Faults, where, and what catches them: a metric of accuracy, or a check of the graph.
@@ -126,31 +124,6 @@ def test_there_are_fifteen_kinds_of_fault_and_no_two_of_one_name():
 
 
 # -- the report --------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cells() -> list[list[str]]:
-    """Rows of the page's tables of faults."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
-    kinds = {fault.kind for fault in FAULTS}
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return [row for row in rows if row[0] in kinds]
-
-
-def test_the_page_lists_every_kind_that_exists(cells):
-    assert {row[0] for row in cells} == {fault.kind for fault in FAULTS}
-
-
-def test_the_page_shows_every_encoder_of_the_corpus():
-    titles = {setting.title for setting in SETTINGS}
-
-    assert {
-        line[3:].split(": ")[0] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("## ") and ": `" in line
-    } == titles
-
-
-def test_the_page_misses_no_fault(cells):
-    assert {row[5] for row in cells} == {"none"}
 
 
 def test_what_is_missed_and_what_changes_nothing_are_told_apart():

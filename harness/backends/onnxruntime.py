@@ -87,6 +87,26 @@ class OnnxRuntimeBackend:
             session.close()
 
 
+def run_once(model: bytes, inputs: Tensors) -> Tensors:
+    """What a small graph makes of inputs, on the CPU, by output name.
+
+    Args:
+        model: an ONNX file's content.
+        inputs: arrays by input name, of the types that the graph takes.
+
+    Raises:
+        UnusableGraph: ONNX Runtime refuses it.
+        InvalidMeasurement: it failed while it ran.
+    """
+    session = _load(model, shown_as=Path("the diagnostic copy"))
+    names = [port.name for port in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    # ONNX Runtime's exceptions share no base below Exception, and each of them means that nothing was computed.
+    except Exception as error:
+        raise InvalidMeasurement(f"ONNX Runtime failed while running a diagnostic copy: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxRuntimeFeed:
     """Inputs and outputs bound to memory of their own."""
@@ -154,7 +174,7 @@ def intra_op_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _load(path: Path, *, shown_as: Path, threads: int | None = None) -> Any:
+def _load(model: Path | bytes, *, shown_as: Path, threads: int | None = None) -> Any:
     ort = need("onnxruntime", extra=None, to="run ONNX files")
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
@@ -163,7 +183,7 @@ def _load(path: Path, *, shown_as: Path, threads: int | None = None) -> Any:
     # Threads that spin after a run take the CPU from the session that is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=list(PROVIDERS))
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=list(PROVIDERS))
     # ONNX Runtime's exceptions share no base below Exception, and each of them means that the file does not load.
     except Exception as error:
         raise UnusableGraph(_refusal(shown_as, str(error))) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.contracts import Session
+from harness.contracts import Feed, Session
 from harness.errors import InvalidMeasurement, OutsideProfile
-from harness.records.observations import Embeddings, EncoderInputs, Float32Array, Tensors
+from harness.records.observations import Embeddings, EncoderInputs, Tensors
 from harness.records.spec import BatchProfile
 
 
@@ -29,8 +31,9 @@ def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, mad
         InvalidMeasurement: the engine has several outputs, or gives another number of rows than it got.
     """
     edges = pairwise(accumulate(batch_sizes(len(inputs), profile), initial=0))
-    parts = [_embed_batch(session, {inputs.name: inputs.rows[start:end]}, made_by) for start, end in edges]
-    return Embeddings(rows=np.concatenate(parts), ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+    parts = [run_batch(session, {inputs.name: inputs.rows[start:end]}, made_by=made_by) for start, end in edges]
+    rows = np.concatenate(parts).astype(np.float32)
+    return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
 
 
 def batch_sizes(rows: int, profile: BatchProfile) -> tuple[int, ...]:
@@ -49,14 +52,31 @@ def batch_sizes(rows: int, profile: BatchProfile) -> tuple[int, ...]:
     return sizes
 
 
-def _embed_batch(session: Session, rows: Tensors, made_by: str) -> Float32Array:
-    feed = session.upload(rows)
+def run_batch(session: Session, inputs: Tensors, *, made_by: str) -> NDArray[np.floating]:
+    """What one launch makes of one batch, in the type the engine gives: [n, d].
+
+    Raises:
+        OutsideProfile, UnusableInputs: the engine does not take this batch.
+        InvalidMeasurement: the engine has several outputs, or gives another number of rows than it got.
+    """
+    feed = session.upload(inputs)
     session.launch(feed)
+    return read_batch(session, feed, rows=len(next(iter(inputs.values()))), made_by=made_by)
+
+
+def read_batch(session: Session, feed: Feed, *, rows: int, made_by: str) -> NDArray[np.floating]:
+    """The embedding of the feed's last launch: [n, d].
+
+    Raises:
+        InvalidMeasurement: the engine has several outputs, or gives no floating numbers, or another number of rows than
+            `rows`, which it got.
+    """
     outputs = session.download(feed)
     if len(outputs) != 1:
         raise InvalidMeasurement(f"{made_by} has outputs {sorted(outputs)}; expected one, the embedding")
     (embedding,) = outputs.values()
-    sent = len(next(iter(rows.values())))
-    if embedding.ndim != 2 or len(embedding) != sent:
-        raise InvalidMeasurement(f"{made_by} gave {list(embedding.shape)} for a batch of {sent}; expected [{sent}, d]")
-    return embedding.astype(np.float32)
+    if embedding.ndim != 2 or len(embedding) != rows:
+        raise InvalidMeasurement(f"{made_by} gave {list(embedding.shape)} for a batch of {rows}; expected [{rows}, d]")
+    if not np.issubdtype(embedding.dtype, np.floating):
+        raise InvalidMeasurement(f"{made_by} gave an embedding of {embedding.dtype}; expected floating numbers")
+    return cast(NDArray[np.floating], embedding)

@@ -57,6 +57,18 @@ def round_trip(constant: OnnxConstant, scale: NDArray[np.generic], axis: int, or
     return _compared(codes, _along(scale, axis, constant.shape), floats.T if is_transposed else floats)
 
 
+def float_weight(constant: OnnxConstant, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """A stored float weight as an array of `shape`, or None when it is of another type or shape, or not stored as plain bytes.
+
+    Args:
+        constant: of that shape, or of the transposed one.
+    """
+    if constant.dtype not in _FLOATS or constant.span is None or shape not in (constant.shape, constant.shape[::-1]):
+        return None
+    stored = _stored(constant, _FLOATS[constant.dtype]).reshape(constant.shape)
+    return stored if constant.shape == shape else stored.T
+
+
 def _compared(codes: NDArray[np.uint8], scales: NDArray[np.float32], floats: NDArray[Any]) -> RoundTrip:
     table = _table()
     dot = square = original_square = worst = 0.0

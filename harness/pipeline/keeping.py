@@ -17,6 +17,7 @@ from harness.store.kept_accuracy import keep_rows, keep_task
 if TYPE_CHECKING:
     from harness.judge.accuracy.evidence import AccuracyEvidence
     from harness.pipeline.seeing import Pipeline
+    from harness.records.localisation import Localisation
     from harness.records.observations import Embeddings
     from harness.records.run import EngineRow
     from harness.store.run_directory import RunDirectory
@@ -83,6 +84,12 @@ class Keeper:
             if log is not None and name not in self._kept:
                 self._folder.copy_in(name, log)
                 self._kept.add(name)
+
+    def keep_localisation(self, found: Localisation) -> None:
+        """Keep where an engine's accuracy is lost, as a record and as a plot."""
+        from harness.pipeline.locating import keep
+
+        keep(found, self._folder)
 
     def keep_embeddings(self, name: str, seen: Embeddings) -> None:
         """Keep what an engine or a reference made of the evaluation inputs, once."""

@@ -141,6 +141,10 @@ class Maker:
         made = recipe.on(encoder.tower)
         return self._once(("fake_quant", encoder, made, inputs.digest), lambda: self._fake_quant(encoder, made, inputs))
 
+    def working(self, words: str) -> AbstractContextManager[None]:
+        """Say what is being done, for as long as it is."""
+        return self._progress(words)
+
     @property
     def engines(self) -> tuple[EngineSpec, ...]:
         """Every engine that was made or found so far."""

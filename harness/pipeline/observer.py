@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.judge.latency import ratio_of
 from harness.pipeline.keeping import Keeper
+from harness.pipeline.running import Runner
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.observations import EncoderInputs
 from harness.records.policy import BOUNDED
-from harness.records.spec import EngineSpec, PreparedSpec, Recipe
+from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
 from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from harness.judge.engine_checks.evidence import EngineEvidence
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
+    from harness.pipeline.bench import Bench
     from harness.pipeline.seeing import LatencyPair, Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
@@ -55,6 +60,9 @@ class Observer:
         self._mode = mode
         self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
         self._used: set[BaselineKey] = set()
+        self._runner = Runner(pipeline.maker)
+        self._benches: dict[EngineSpec, Bench] = {}
+        self._where_lost: dict[EngineSpec, str] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -85,6 +93,46 @@ class Observer:
         )
         self._keeper.keep_accuracy(engine, evidence)
         return evidence
+
+    def inputs(self, subject: Subject) -> EncoderInputs:
+        """The evaluation inputs, as the engine takes them."""
+        return self._pipeline.inputs(subject.encoder)
+
+    def run(self, engine: EngineSpec, rows: NDArray[np.generic]) -> NDArray[np.floating]:
+        """What one launch makes of one batch of your own: [n, d], in the engine's own type. The engine stays loaded until the session ends.
+
+        Raises:
+            OutsideProfile, UnusableInputs: the engine does not take this batch.
+        """
+        return self._runner.run(engine, self.inputs(engine).name, rows)
+
+    def bench(self, engine: EngineSpec) -> Bench:
+        """The engine on a bench, where properties are tried."""
+        from harness.pipeline.bench import Bench
+
+        if engine not in self._benches:
+            self._benches[engine] = Bench(
+                engine,
+                self._runner,
+                inputs=self.inputs(engine),
+                embeddings=self.embeddings(engine),
+                reference=self.reference(engine),
+                fake_quant=self._pipeline.fake_quant(engine),
+                exact=partial(self._exact_rows, engine.encoder),
+            )
+        return self._benches[engine]
+
+    def _exact_rows(self, encoder: EncoderSpec, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """What FP32 torch makes of rows of one's own; kept in the cache under their digest."""
+        from harness.prepare.dataset import inputs_digest
+
+        name = self._pipeline.inputs(encoder).name
+        ids = tuple(f"made up {row}" for row in range(len(rows)))
+        return self._pipeline.maker.reference(encoder, EncoderInputs(name=name, rows=rows, ids=ids, digest=inputs_digest(name, rows))).rows
+
+    def close(self) -> None:
+        """Free the engines that `run` loaded."""
+        self._runner.close()
 
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""
@@ -188,6 +236,30 @@ class Observer:
         if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
             return replace(settled, severity=Severity.REPORT)
         return settled
+
+    def located(self, judgement: Judgement, subject: Subject) -> Judgement:
+        """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.
+
+        An engine is looked at once, however many of its gates fail, and the whole sentence is said of the first. What breaks on the
+        way is said in place of an answer, and changes no status.
+        """
+        if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
+            return judgement
+        words = self._where_lost.get(subject)
+        if words is None:
+            words, self._where_lost[subject] = self._words_on_where(subject)
+        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, words))))
+
+    def _words_on_where(self, engine: EngineSpec) -> tuple[str, str]:
+        """A sentence for the engine's first gate that failed, and a few words for the others."""
+        from harness.judge.localisation import in_brief
+
+        try:
+            found = self._pipeline.localisation(engine)
+            self._keeper.keep_localisation(found)
+        except Exception as error:  # noqa: BLE001 (a gate that failed has failed, and its reason must reach the reader)
+            return f"where it is lost could not be found: {str(error) or type(error).__name__}", "where it is lost could not be found"
+        return found.sentence, in_brief(found)
 
     def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
         if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:

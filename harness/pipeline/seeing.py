@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
     from harness.prepare.dataset import Dataset
+    from harness.records.localisation import Localisation
 
 # Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
 TIMING_THREADS = 1
@@ -74,6 +75,10 @@ class Pipeline:
         except EnginegateError:
             return None
 
+    def inputs(self, encoder: EncoderSpec) -> EncoderInputs:
+        """The evaluation inputs."""
+        return self._evaluation(encoder)
+
     def reference(self, encoder: EncoderSpec) -> Embeddings:
         """FP32 embeddings of the evaluation inputs, by PyTorch."""
         return self.maker.reference(encoder, self._evaluation(encoder))
@@ -91,6 +96,10 @@ class Pipeline:
     def task(self, encoder: EncoderSpec) -> Task | None:
         """What the encoder's embeddings are for, with the other tower in FP32; None for weights that have learnt nothing."""
         return None if encoder.seed is not None else self._once(("task", encoder), lambda: self._task(encoder))
+
+    def localisation(self, spec: EngineSpec) -> Localisation:
+        """Where the engine's accuracy is lost, by diagnostic copies of the graph that it was built from."""
+        return self._once(("localisation", spec), lambda: self._localisation(spec))
 
     def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int, seed: int = 0) -> LatencyPair:
         """Interleaved launches of two engines of one encoder, with as many rows as their profile's minimum."""
@@ -163,6 +172,12 @@ class Pipeline:
             logit_scale=self.maker.logit_scale(other, inputs),
             same_weights=self.maker.origin(encoder),
         )
+
+    def _localisation(self, spec: EngineSpec) -> Localisation:
+        from harness.pipeline.locating import locate
+
+        inputs = self._evaluation(spec.encoder)
+        return locate(self.maker, spec, inputs, observed=self.embeddings(spec), exact=self.reference(spec.encoder))
 
     def _embeddings(self, spec: EngineSpec) -> Embeddings:
         from harness.measure.embeddings import embed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -14,7 +14,7 @@ from harness.plugin.run import run_of
 from harness.plugin.selection import Unable
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
-from harness.records.verdict import Finding, Judgement
+from harness.records.verdict import Finding, Judgement, Suite
 
 if TYPE_CHECKING:
     from harness.pipeline.observer import Observer
@@ -42,7 +42,7 @@ def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
 
 
 @pytest.fixture(scope="session")
-def observe(pytestconfig: pytest.Config) -> Observer:
+def observe(pytestconfig: pytest.Config) -> Iterator[Observer]:
     """Look at engines: embeddings, layers, memory, latency; each made once a session and once a machine."""
     from harness.pipeline.making import Maker
     from harness.pipeline.observer import Observer
@@ -57,7 +57,8 @@ def observe(pytestconfig: pytest.Config) -> Observer:
     rows, data = settings.policy.evaluation_rows, settings.eval_data
     pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
     run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
-    return run.observer
+    yield run.observer
+    run.observer.close()
 
 
 class Expect(Protocol):
@@ -77,7 +78,8 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
         raise UsageError(f"{request.node.nodeid} is about no engine; ask for the fixture engine or prepared")
 
     def expecting(judgement: Judgement) -> None:
-        ledger.judge(observe.settle(judgement, subject))
+        settled = observe.settle(judgement, subject)
+        ledger.judge(observe.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
 
     return expecting
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import BadGateFile, UnknownName, UsageError, WritesRefused
+from harness.plugin.properties import register_named_profile
 from harness.plugin.run import start_run
 from harness.records.baseline import BaselineMode
 from harness.records.spec import BatchProfile, EncoderSpec, Recipe, Tower, normalized_target
@@ -27,8 +28,8 @@ MARKERS = (
     "graph: Q/DQ nodes, from ONNX to the engine's layers",
     "benchmark: bytes and times against stored baselines",
     "conformance: what every backend must do alike",
-    "gates(*metrics, needs='run', quantized=False, trained=False): which metrics a test judges, what its engine must be able to do "
-    "(run, build, layers, memory), and whether it is about quantized recipes, or trained weights, only",
+    "gates(*metrics, needs='run', quantized=False, trained=False, tower=None): which metrics a test judges, what its engine must be "
+    "able to do (run, build, layers, memory), and whether it is about quantized recipes, trained weights, or one tower only",
 )
 
 # dest of our options, so that a run that names one is checked before collection.
@@ -96,7 +97,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """A listing needs no workers: xdist reads these options after us."""
+    """Before other plugins configure themselves: a listing needs no workers, and our hypothesis profiles must be known."""
+    register_named_profile(config)
     if config.option.list_only and hasattr(config.option, "numprocesses"):
         config.option.numprocesses = None
         config.option.dist = "no"

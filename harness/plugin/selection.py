@@ -11,7 +11,7 @@ import pytest
 from harness.contracts import Action, Capability
 from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
-from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
+from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -54,21 +54,24 @@ class Gates:
     needs: str = "run"
     quantized: bool = False
     trained: bool = False
+    tower: Tower | None = None
 
     @classmethod
     def of(cls, definition: pytest.Item) -> Gates:
         """Read the closest marker of a test.
 
         Raises:
-            UsageError: `needs` is none of the four words.
+            UsageError: `needs` is none of the four words, or `tower` is neither of the two.
         """
         marker = definition.get_closest_marker("gates")
-        stray = sorted(set(marker.kwargs) - {"needs", "quantized", "trained"}) if marker else []
+        stray = sorted(set(marker.kwargs) - {"needs", "quantized", "trained", "tower"}) if marker else []
         if stray:
-            raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs, quantized and trained")
+            raise UsageError(f"the gates marker has {stray[0]!r}; expected metrics, needs, quantized, trained and tower")
         gates = cls(metrics=tuple(marker.args), **marker.kwargs) if marker else cls()
         if gates.needs not in ("run", "build", *_TOLD):
             raise UsageError(f"the gates marker needs {gates.needs!r}; expected run, build, {' or '.join(_TOLD)}")
+        if gates.tower not in (None, *Tower):
+            raise UsageError(f"the gates marker is about tower {gates.tower!r}; expected image or text, or none for both")
         return gates
 
     def why_not(self, backend: Backend, engine: EngineSpec) -> str | None:
@@ -90,7 +93,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     settings = settings_of(metafunc.config)
     gates = Gates.of(metafunc.definition)
     recipes = [recipe for recipe in settings.recipes if recipe.is_quantized or not gates.quantized]
-    pairs = [PreparedSpec(encoder=encoder, recipe=recipe) for encoder in settings.encoders for recipe in recipes]
+    encoders = [encoder for encoder in settings.encoders if gates.tower in (None, encoder.tower)]
+    pairs = [PreparedSpec(encoder=encoder, recipe=recipe) for encoder in encoders for recipe in recipes]
     if "prepared" in wanted:
         metafunc.parametrize("prepared", pairs, ids=[pair.id for pair in pairs], indirect=True)
     else:

@@ -99,6 +99,18 @@ def block_convolutions(encoder: nn.Module) -> list[str]:
     return _inside_blocks(encoder, nn.Conv2d)
 
 
+def repeated_blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The repeated blocks themselves, in the order in which they are declared; of blocks within blocks, the inner ones."""
+    from torch import nn
+
+    for kinds in (nn.Linear, nn.Conv2d):
+        holders = [module for module in encoder.modules() if _repeats_blocks(module, kinds)]
+        inner = [holder for holder in holders if not any(other in holders for other in list(holder.modules())[1:])]
+        if inner:
+            return [child for holder in inner for child in holder.children()]
+    return []
+
+
 def block_attentions(encoder: nn.Module) -> list[str]:
     """Paths of the unpacked attentions inside repeated blocks, in order. What pools tokens after the last block is none."""
     return _inside_blocks(encoder, unpacked_classes())

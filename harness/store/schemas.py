@@ -9,6 +9,7 @@ from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
 from harness.records.kept_accuracy import KeptAccuracy
+from harness.records.localisation import Localisation
 from harness.records.rejudgement import Rejudgement
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
@@ -21,6 +22,7 @@ _RECORDS = {
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
     "layers.json": EngineLayers,
+    "localisation.json": Localisation,
     "rejudgement.json": Rejudgement,
     "run.json": RunRecord,
 }

@@ -35,7 +35,7 @@ def gate(tmp_path, approved, warm_cache):
 
 @pytest.fixture(scope="session")
 def planted(approved, tmp_path_factory, warm_cache):
-    """Runs of graphs with one regression each: verdicts by regression and metric, and what was printed."""
+    """Runs of graphs with one regression each: verdicts by regression and metric, what was printed, and where they lie."""
     gate = Gate(tmp_path_factory.mktemp("planted"), warm_cache)
     shutil.copytree(approved[0].folder / "baselines", gate.folder / "baselines")
     for plant in PLANTS:
@@ -51,4 +51,4 @@ def planted(approved, tmp_path_factory, warm_cache):
         check=True,
     )
     runs = {plant: read_run(gate.folder / plant) for plant in PLANTS}
-    return {plant: {row.metric: row for row in run.verdicts} for plant, run in runs.items()}, done.stdout
+    return {plant: {row.metric: row for row in run.verdicts} for plant, run in runs.items()}, done.stdout, gate

@@ -68,3 +68,46 @@ def test_a_gates_marker_that_needs_an_unknown_word_is_refused(pytester):
     result = pytester.runpytest_subprocess()
 
     result.stdout.fnmatch_lines(["*expected run, build, layers or memory*"])
+
+
+def test_profiles_of_hypothesis_are_left_alone(pytester):
+    pytester.makepyfile(
+        """
+        import sys
+        from hypothesis import settings
+
+        def test_nothing_of_ours():
+            assert settings.get_current_profile_name() in ("default", "ci")
+            assert not any("harness.pipeline" in name for name in sys.modules)
+        """
+    )
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_the_nightly_profile_can_be_chosen_by_hypothesis_own_option(pytester):
+    pytester.makepyfile(
+        """
+        from hypothesis import settings
+
+        def test_chosen():
+            assert settings.get_current_profile_name() == "enginegate-nightly"
+        """
+    )
+
+    pytester.runpytest_subprocess("--hypothesis-profile", "enginegate-nightly").assert_outcomes(passed=1)
+
+
+def test_a_tower_that_there_is_none_of_is_refused(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.accuracy
+        @pytest.mark.gates("finite", tower="audio")
+        def test_marked(engine):
+            pass
+        """
+    )
+
+    pytester.runpytest_subprocess().stdout.fnmatch_lines(["*expected image or text, or none for both*"])

@@ -1,0 +1,86 @@
+"""Runs engines on batches of a suite's own. Each engine is loaded once, each batch launched once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.measure.embeddings import read_batch, run_batch
+from harness.pipeline.making import Maker, Once
+from harness.pipeline.names import backend_of
+
+if TYPE_CHECKING:
+    from harness.contracts import Session
+    from harness.records.spec import EngineSpec
+
+Rows = NDArray[np.generic]
+Embedded = NDArray[np.floating]
+
+
+class Runner:
+    """Keeps one session an engine, and what its launches gave, until it is closed.
+
+    Args:
+        maker: makes the engines.
+    """
+
+    def __init__(self, maker: Maker) -> None:
+        self._maker = maker
+        self._once = Once()
+        self._stack = ExitStack()
+        self._rows_run: Counter[EngineSpec] = Counter()
+
+    def run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
+        """What one launch makes of one batch: [n, d] in the engine's own floating type. The same batch is not launched again.
+
+        Raises:
+            OutsideProfile, UnusableInputs: the engine does not take this batch.
+        """
+        return self._once(_launch_key(spec, name, rows), lambda: self._run(spec, name, rows))
+
+    def relaunched(self, spec: EngineSpec, name: str, rows: Rows) -> tuple[Embedded, Embedded]:
+        """Two launches of one upload; `run` knows the first from then on."""
+        session = self._session(spec)
+        feed = session.upload({name: rows})
+        first, again = (self._launch(session, feed, spec, len(rows)) for _ in range(2))
+        self._once(_launch_key(spec, name, rows), lambda: first)
+        return first, again
+
+    def reloaded(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
+        """One launch by the engine loaded from its file once more."""
+        self._rows_run[spec] += len(rows)
+        with backend_of(spec.backend).open(self._maker.engine(spec)) as session:
+            return run_batch(session, {name: rows}, made_by=spec.id)
+
+    def rows_run(self, spec: EngineSpec) -> int:
+        """Rows that this engine was launched with so far; refused batches are none."""
+        return self._rows_run[spec]
+
+    def close(self) -> None:
+        """Free all engines."""
+        self._stack.close()
+
+    def _session(self, spec: EngineSpec) -> Session:
+        return self._once(("session", spec), lambda: self._stack.enter_context(backend_of(spec.backend).open(self._maker.engine(spec))))
+
+    def _run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
+        session = self._session(spec)
+        feed = session.upload({name: rows})
+        return self._launch(session, feed, spec, len(rows))
+
+    def _launch(self, session: Session, feed: object, spec: EngineSpec, rows: int) -> Embedded:
+        self._rows_run[spec] += rows
+        session.launch(feed)
+        return read_batch(session, feed, rows=rows, made_by=spec.id)
+
+
+def _launch_key(spec: EngineSpec, name: str, rows: Rows) -> tuple[object, ...]:
+    """With a digest of dtype, strides, shape and values: how a batch lies in memory is part of what is tried."""
+    digest = hashlib.sha256(f"{rows.dtype.str} {rows.shape} {rows.strides} ".encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return ("launch", spec, name, digest.hexdigest())
