@@ -128,9 +128,9 @@ def test_there_are_fifteen_kinds_of_fault_and_no_two_of_one_name():
 
 def test_what_is_missed_and_what_changes_nothing_are_told_apart():
     outcome = Outcome(failed=(), undecided=(), checks=(), snr_db=20.0, clean_snr_db=28.0)
-    missed = Sample("a/image, w", Recipe.LINEAR, "bias lost", "block 0 v", outcome)
-    same = Sample("a/image, w", Recipe.LINEAR, "bias lost", "block 1 v", replace(outcome, snr_db=27.95))
-    clean = Sample("a/image, w", Recipe.LINEAR, CLEAN, "", replace(outcome, snr_db=28.0))
+    missed = Sample("a/image, w", 8, Recipe.LINEAR, "bias lost", "block 0 v", outcome)
+    same = Sample("a/image, w", 8, Recipe.LINEAR, "bias lost", "block 1 v", replace(outcome, snr_db=27.95))
+    clean = Sample("a/image, w", 8, Recipe.LINEAR, CLEAN, "", replace(outcome, snr_db=28.0))
 
     text = page([clean, missed, same], ())
 

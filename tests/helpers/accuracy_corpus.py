@@ -59,7 +59,7 @@ def _both_towers(arch: str, weights: str, recipes: Sequence[str], rows: int, mos
 SETTINGS = (
     *_both_towers("emoji-clip", "noto", ("fp16", "linear", "attention"), 320),
     *_both_towers("emoji-clip", "noto-outliers", ("linear",), 320, 3),
-    *_both_towers("ViT-B-32", "seeded:0", ("attention",), 24, 3),
+    *_both_towers("ViT-B-32", "seeded:0", ("attention",), 32, 3),
 )
 
 
@@ -68,6 +68,7 @@ class Sample:
     """One engine of the corpus."""
 
     setting: str
+    rows: int
     recipe: Recipe
     kind: str
     place: str
@@ -94,7 +95,7 @@ def samples_of(job: Job) -> list[Sample]:
     """The clean engine, and every fault whose kind contains `kinds` at its places."""
     setting = job.setting
     bench = bench_of(setting.engine, setting.rows)
-    clean = Sample(setting.title, setting.recipe, CLEAN, "", bench.outcome(unbroken(bench.clean)))
+    clean = Sample(setting.title, setting.rows, setting.recipe, CLEAN, "", bench.outcome(unbroken(bench.clean)))
     found = [clean, *_planted(setting, bench, job.kinds)]
     if setting.encoder.tower is Tower.TEXT and job.kinds in TRUNCATED:
         # The evaluation set's captions are too short for truncation to show.
@@ -108,7 +109,7 @@ def _planted(setting: Setting, bench: Bench, kinds: str, prefix: str = "") -> It
         for place in _spread(places, setting.most_places):
             _tell(f"{setting.engine.id}: {fault.kind}, {prefix}{place}")
             outcome = bench.outcome(fault.plant(bench.clean, place))
-            yield Sample(setting.title, setting.recipe, fault.kind, prefix + place, outcome)
+            yield Sample(setting.title, setting.rows, setting.recipe, fault.kind, prefix + place, outcome)
 
 
 def _spread(places: Sequence[str], most: int | None) -> Sequence[str]:

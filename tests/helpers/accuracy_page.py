@@ -69,7 +69,7 @@ def _setting(setting: str, samples: Sequence[Sample]) -> Iterator[str]:
     recipes = ", ".join(dict.fromkeys(f"`{sample.recipe}`" for sample in own))
     missed = [sample for sample in own if sample.is_missed]
     kinds = list(dict.fromkeys(sample.kind for sample in own if not sample.is_clean))
-    yield f"## {setting}: {recipes}\n"
+    yield f"## {setting}: {recipes}, {own[0].rows} rows\n"
     yield f"{len(kinds)} kinds, {sum(not sample.is_clean for sample in own)} engines, {len(missed) or 'none'} missed. {_clean_words(own)}\n"
     yield f"| fault | engines | accuracy | graph | same | missed | {' | '.join(RULES)} |"
     yield "| --- | --- | --- | --- | --- | --- |" + " --- |" * len(RULES)

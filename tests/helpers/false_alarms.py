@@ -16,8 +16,9 @@ import numpy as np
 
 from harness.judge.accuracy.evidence import AccuracyEvidence
 from harness.judge.statistics import rate_bounds
+from harness.pipeline.making import code_digest
 from harness.pipeline.names import backend_of
-from harness.prepare.dataset import encoder_inputs
+from harness.prepare.dataset import encoder_inputs, inputs_digest
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import Embeddings, EncoderInputs, Float32Array
 from harness.records.policy import GatePolicy
@@ -59,7 +60,7 @@ FRESH_INPUTS = (
 )
 FRESH_CALIBRATION = (
     *(Draws(range(20), 299, ARCH, tower, recipe) for tower in Tower for recipe in RECIPES[1:]),
-    *(Draws(range(2), 24, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
+    *(Draws(range(2), 32, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
 )
 
 
@@ -103,29 +104,34 @@ def _on_fresh_inputs(draws: Draws) -> list[Judged]:
     encoders = {tower: EncoderSpec(arch=draws.arch, tower=tower, weights=WEIGHTS) for tower in Tower}
     data = [FreshEmoji(seed, draws.rows) for seed in draws.seeds]
     inputs = {tower: [encoder_inputs(encoder, one) for one in data] for tower, encoder in encoders.items()}
-    exact = {tower: _by_draw(_exact(encoder), inputs[tower]) for tower, encoder in encoders.items()}
+    benches = {
+        (tower, recipe): bench_of(EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime"), draws.rows)
+        for tower, encoder in encoders.items()
+        for recipe in RECIPES
+    }
+    exact = {tower: _exact(benches[tower, Recipe.FP16], inputs[tower]) for tower in Tower}
     found: list[Judged] = []
     for tower, encoder in encoders.items():
-        bench = bench_of(EngineSpec(encoder=encoder, recipe=Recipe.FP16, backend="onnxruntime"), draws.rows)
-        scale = bench.maker.logit_scale(encoder, bench.inputs)
+        plain = benches[tower, Recipe.FP16]
+        scale = plain.maker.logit_scale(encoder, plain.inputs)
         tasks = [
             Task(tower=tower, pairing=one.pairing, other=other, logit_scale=scale, same_weights=WEIGHTS)
             for one, other in zip(data, exact[tower.other], strict=True)
         ]
-        half = _by_draw(_engine(bench, bench.engine), inputs[tower])
+        half = _engine(plain, inputs[tower])
         for recipe in RECIPES:
-            engine = replace(bench.engine, recipe=recipe)
-            observed = _by_draw(_engine(bench, engine), inputs[tower]) if recipe.is_quantized else half
-            quantized = _by_draw(_fake_quant(bench, recipe), inputs[tower]) if recipe.is_quantized else [None] * len(data)
+            bench, quantizes = benches[tower, recipe], recipe.is_quantized
+            observed = _engine(bench, inputs[tower]) if quantizes else half
+            quantized = _fake_quant(bench, inputs[tower]) if quantizes else [None] * len(data)
             for draw, task in enumerate(tasks):
                 seen = AccuracyEvidence(
                     observed=observed[draw],
                     exact=exact[tower][draw],
                     fake_quant=quantized[draw],
-                    half=half[draw] if recipe.is_quantized else None,
+                    half=half[draw] if quantizes else None,
                     task=task,
                 )
-                found.append(_judged(f"{draws.rows} inputs", bench.policy, engine, seen, ()))
+                found.append(_judged(f"{draws.rows} inputs", bench.policy, bench.engine, seen, ()))
     return found
 
 
@@ -150,40 +156,55 @@ def _judged(drawn: str, policy: GatePolicy, engine: EngineSpec, seen: AccuracyEv
 Runner = Callable[[EncoderInputs], Float32Array]
 
 
-def _by_draw(run: Runner, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
-    rows = run(replace(draws[0], rows=np.concatenate([one.rows for one in draws]), ids=tuple(name for one in draws for name in one.ids)))
-    parts = np.split(rows, len(draws))
+def _by_draw(bench: Bench, run: Runner, what: Mapping[str, str], draws: Sequence[EncoderInputs]) -> list[Embeddings]:
+    """All draws at once, from the cache where they were made by the same before; then each for itself."""
+    every = replace(draws[0], rows=np.concatenate([one.rows for one in draws]), ids=tuple(name for one in draws for name in one.ids))
+    made_from = {**what, "inputs": inputs_digest(every.name, every.rows), **_CODE}
+    parts = np.split(bench.kept("fresh", made_from, lambda: run(every)), len(draws))
     return [
         Embeddings(rows=part, ids=one.ids, inputs_digest=one.digest, made_by="a clean engine")
         for part, one in zip(parts, draws, strict=True)
     ]
 
 
-def _exact(encoder: EncoderSpec) -> Runner:
+_CODE = {f"code of {package}": code_digest(f"harness.{package}") for package in ("prepare", "backends", "measure")}
+
+
+def _exact(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     from harness.prepare.references import exact_rows
 
-    return lambda inputs: exact_rows(encoder, inputs).rows
+    encoder = bench.engine.encoder
+    made_from = {"by": "torch", "encoder": encoder.name, "weights": bench.maker.origin(encoder)}
+    return _by_draw(bench, lambda inputs: exact_rows(encoder, inputs).rows, made_from, draws)
 
 
-def _fake_quant(bench: Bench, recipe: Recipe) -> Runner:
+def _fake_quant(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     from harness.prepare.references import fake_quant_rows
 
-    return lambda inputs: fake_quant_rows(bench.engine.encoder, recipe, bench.clean.calibration, inputs)
+    encoder, recipe, calibration = bench.engine.encoder, bench.engine.recipe, bench.clean.calibration
+    made_from = {
+        "by": f"fake quantization, {recipe}",
+        "encoder": encoder.name,
+        "weights": bench.maker.origin(encoder),
+        "calibration": calibration.digest,
+    }
+    return _by_draw(bench, lambda inputs: fake_quant_rows(encoder, recipe, calibration, inputs), made_from, draws)
 
 
-def _engine(bench: Bench, engine: EngineSpec) -> Runner:
+def _engine(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     from harness.measure.embeddings import embed
 
+    backend, engine = backend_of(bench.engine.backend), bench.engine
+    source = bench.maker.onnx(engine.encoder, engine.recipe)
+
     def run(inputs: EncoderInputs) -> Float32Array:
-        backend = backend_of(engine.backend)
-        source = bench.maker.onnx(engine.encoder, engine.recipe)
         artifact = EngineArtifact(
             spec=engine, source=source, backend_version=backend.version, path=source.path, sha256=None, plan_bytes=None, build_seconds=0.0
         )
         with backend.open(artifact, threads=1) as session:
             return embed(session, inputs, profile=engine.batch, made_by=engine.id).rows
 
-    return run
+    return _by_draw(bench, run, {"by": f"{backend.name} {backend.version}", "onnx": source.sha256, "batch": str(engine.batch)}, draws)
 
 
 # -- what it comes to --------------------------------------------------------------------------------------------------------------
@@ -219,13 +240,14 @@ def _bound_of(alarms: Sequence[Judged]) -> Iterator[str]:
 def _by_metric(alarms: Sequence[Judged]) -> Iterator[str]:
     yield "| metric | recipes | drawn afresh | bound | nearest | farthest | smallest distance | FAIL | INCONCLUSIVE |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    groups: dict[tuple[str, str, str, float | None], list[Judgement]] = {}
+    groups: dict[tuple[str, str, str], list[Judgement]] = {}
     for one in alarms:
         recipes = "fp16" if one.engine.recipe is Recipe.FP16 else "quantized"
         for judgement in one.judgements:
-            fixed = judgement.bound if judgement.metric not in ("snr_to_fake_quant_db", "centred_snr_db") else None
-            groups.setdefault((judgement.metric, f"{one.engine.encoder.arch}, {recipes}", one.drawn, fixed), []).append(judgement)
-    for (metric, recipes, drawn, bound), found in groups.items():
+            groups.setdefault((judgement.metric, f"{one.engine.encoder.arch}, {recipes}", one.drawn), []).append(judgement)
+    for (metric, recipes, drawn), found in groups.items():
+        bounds = {one.bound for one in found}
+        bound = bounds.pop() if len(bounds) == 1 else None
         nearest, farthest = min(found, key=_distance), max(found, key=_distance)
         statuses = Counter(one.status for one in found)
         yield (
