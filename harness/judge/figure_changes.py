@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from harness.errors import BadGateFile
 from harness.records.comparison import Effect, FigureChange, StatusChange
-from harness.records.policy import BOUNDED, MARGINS, GatePolicy
+from harness.records.gate_lines import BOUNDED, MARGINS
+from harness.records.policy import GatePolicy
 from harness.records.run import EngineRow
 from harness.records.spec import EngineSpec
 from harness.records.verdict import Direction, Status, Suite, Verdict

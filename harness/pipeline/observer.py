@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.judge.latency import ratio_of
+from harness.judge.waivers import waived
 from harness.pipeline.keeping import Keeper
 from harness.pipeline.running import Runner
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.gate_lines import BOUNDED
 from harness.records.observations import EncoderInputs
-from harness.records.policy import BOUNDED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
 from harness.records.verdict import Judgement, Severity, Status
 from harness.store.baselines import BaselineStore, Exercised
@@ -230,12 +231,18 @@ class Observer:
     def settle(self, judgement: Judgement, subject: Subject) -> Judgement:
         """The judgement as it counts.
 
-        The run that approves a figure does not fail over the one it replaces, and a recipe that is only reported on fails nothing.
+        The run that approves a figure does not fail over the one it replaces, what somebody answers for until a day is waived until then,
+        and a recipe that is only reported on fails nothing.
         """
-        settled = self._against_baseline(judgement, subject)
+        settled = self._waived(self._against_baseline(judgement, subject), subject)
         if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
             return replace(settled, severity=Severity.REPORT)
         return settled
+
+    def _waived(self, judgement: Judgement, subject: Subject) -> Judgement:
+        if not isinstance(subject, EngineSpec):
+            return judgement
+        return waived(judgement, self._policy.waiver(judgement.metric, subject), today=datetime.now(UTC).date())
 
     def located(self, judgement: Judgement, subject: Subject) -> Judgement:
         """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.

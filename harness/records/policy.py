@@ -2,138 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from harness.errors import BadGateFile
+from harness.records.gate_lines import Bound, Margin, Waiver
 from harness.records.spec import EncoderSpec, EngineSpec
-from harness.records.verdict import Direction, Severity
+from harness.records.verdict import Severity
 
-Line = TypeVar("Line", "Bound", "Margin")
-
-# What may be said about which metric. All others are judged against the graph itself, or against every row.
-BOUNDED = {
-    "centred_snr_db": Direction.FLOOR,
-    "cosine_min": Direction.FLOOR,
-    "cosine_p01": Direction.FLOOR,
-    "fp8_error_db": Direction.FLOOR,
-    "fp8_flop_share": Direction.FLOOR,
-    "logit_drift_p99": Direction.CEILING,
-    "property_after_eot": Direction.CEILING,
-    "property_batch_order": Direction.CEILING,
-    "property_batch_size": Direction.CEILING,
-    "property_duplicates": Direction.CEILING,
-    "property_lengths": Direction.CEILING,
-    "property_neighbours": Direction.CEILING,
-    "property_rows": Direction.CEILING,
-    "recall_at_1_drop": Direction.CEILING,
-    "recall_at_5_drop": Direction.CEILING,
-    "snr_loss_db": Direction.CEILING,
-    "top10_overlap": Direction.FLOOR,
-    "zero_shot_agreement": Direction.FLOOR,
-    "zero_shot_top1_drop": Direction.CEILING,
-}
-MARGINS = {
-    "activation_bytes": "relative",
-    "centred_snr_db": "absolute",
-    "latency_ratio": "relative",
-    "plan_bytes": "relative",
-    "reformat_bytes": "relative",
-    "snr_to_fake_quant_db": "absolute",
-    "weights_bytes": "relative",
-    "weights_ratio": "relative",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which engines a line of gate.toml is meant for: shell patterns, of which an engine must match one of each."""
-
-    encoders: tuple[str, ...] = ("*",)
-    recipes: tuple[str, ...] = ("*",)
-    backends: tuple[str, ...] = ("*",)
-
-    def covers(self, engine: EngineSpec) -> bool:
-        """Whether this line is meant for `engine`."""
-        asked = (
-            (engine.encoder.name, self.encoders),
-            (str(engine.recipe), self.recipes),
-            (engine.backend, self.backends),
-        )
-        return all(any(fnmatchcase(name, pattern) for pattern in patterns) for name, patterns in asked)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound(Selection):
-    """One absolute limit on one metric, with the reason it is where it is.
-
-    Attributes:
-        limit: in the metric's unit.
-        direction: the good side of it.
-    Raises:
-        BadGateFile: the limit is no finite number, or the reason is missing.
-    """
-
-    metric: str
-    limit: float
-    direction: Direction
-    reason: str
-
-    def __post_init__(self) -> None:
-        _require_finite(f"the bound of {self.metric}", self.limit)
-        wanted = BOUNDED.get(self.metric)
-        if wanted is not None and self.direction is not wanted:
-            raise BadGateFile(f"the bound of {self.metric} is a {self.direction}; expected a {wanted}, the side on which it is good")
-        _require_reason(f"the bound of {self.metric}", self.reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Margin(Selection):
-    """How far a metric may be from what it is compared with: a stored baseline, or a prediction.
-
-    Attributes:
-        relative: 0.02 is two percent of the figure compared with.
-        absolute: in the metric's unit.
-    Raises:
-        BadGateFile: not exactly one of the two is given, it is no finite number of at least 0, or the reason is missing.
-    """
-
-    metric: str
-    reason: str
-    relative: float | None = None
-    absolute: float | None = None
-
-    def __post_init__(self) -> None:
-        what = f"the margin of {self.metric}"
-        if (self.relative is None) == (self.absolute is None):
-            raise BadGateFile(f"{what} is neither relative nor absolute, or both; expected exactly one of the two")
-        wanted = MARGINS.get(self.metric)
-        if wanted is not None and getattr(self, wanted) is None:
-            raise BadGateFile(f"{what} is of the wrong kind; expected {wanted} = ..., in which that metric is compared")
-        _require_finite(what, self.size)
-        if self.size < 0:
-            raise BadGateFile(f"{what} is {self.size}; expected at least 0")
-        _require_reason(what, self.reason)
-
-    @property
-    def size(self) -> float:
-        """The one that is given."""
-        given = self.absolute if self.relative is None else self.relative
-        return math.nan if given is None else given
-
-
-def _require_finite(what: str, number: float) -> None:
-    if not math.isfinite(number):
-        raise BadGateFile(f"{what} is {number}; expected a finite number, since every comparison with NaN passes")
-
-
-def _require_reason(what: str, reason: str) -> None:
-    if not reason.strip():
-        raise BadGateFile(f"{what} has no reason; say in one sentence where the number comes from")
+Line = TypeVar("Line", Bound, Margin)
 
 
 class NodeKind(StrEnum):
@@ -260,7 +139,11 @@ NO_ROWS = EvaluationRows(seeded=1, trained=1)  # for who looks at graphs and eng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePolicy:
-    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below."""
+    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below.
+
+    Attributes:
+        blobs: folder of the stored engines; None where the file names none.
+    """
 
     defaults: Defaults
     evaluation_rows: EvaluationRows
@@ -269,6 +152,8 @@ class GatePolicy:
     margins: tuple[Margin, ...] = ()
     checks: CheckLimits = CheckLimits()
     kept_fp32: tuple[KeptWide, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    blobs: str | None = None
 
     def limit(self, metric: str, engine: EngineSpec) -> float:
         """The absolute limit of `metric` for `engine`.
@@ -285,6 +170,11 @@ class GatePolicy:
             BadGateFile: no margin covers it.
         """
         return _last(self.margins, metric, engine, "margin").size
+
+    def waiver(self, metric: str, engine: EngineSpec) -> Waiver | None:
+        """The waiver of `metric` for `engine`; None when nobody wrote one."""
+        covering = [line for line in self.waivers if line.metric == metric and line.covers(engine)]
+        return covering[-1] if covering else None
 
     def policy(self, recipe: str) -> RecipePolicy:
         """What `recipe` promises.

@@ -10,49 +10,41 @@ schema = "enginegate/gate/1"
 [kept_fp32]                  # ONNX operator = why an engine may keep its numbers in FP32
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
+[[waiver]]                   # metric, ceiling, reason, owner, expires (a day, its last); encoders, recipes, backends
+[blobs]                      # folder: where approved engines lie; a relative one begins at this file
 """
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from enum import StrEnum
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any
 
 from harness.errors import BadGateFile, UsageError
 from harness.records.policy import (
-    BOUNDED,
-    MARGINS,
-    Bound,
     CheckLimits,
     Defaults,
     EvaluationRows,
     GatePolicy,
     Kept,
     KeptWide,
-    Margin,
     NodeKind,
     RecipePolicy,
 )
 from harness.records.spec import EncoderSpec, Recipe, normalized_target
-from harness.records.verdict import Direction, Severity
+from harness.records.verdict import Severity
+from harness.store.gate_lines import bound, lines_of, margin, waiver
+from harness.store.gate_table import GateTable
 from harness.store.packaged import packaged
 
 GATE_SCHEMA = "enginegate/gate/1"
 
 _DEFAULTS = ("encoders", "recipes", "backends", "targets", "weights")
 _OF_ALL_RECIPES = ("kept_fp32", "limits")  # parts of a recipe's policy that the file says once
-_MARGINS = ("relative", "absolute")
-_LINE = ("metric", "encoders", "recipes", "backends", "reason")
-_EVERYWHERE = ("*",)
-Choice = TypeVar("Choice", bound=StrEnum)
-Line = TypeVar("Line", Bound, Margin)
+_TABLES = ("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin", "waiver", "blobs")
 
 
 def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
@@ -60,19 +52,20 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
 
     Args:
         path: the file.
-        base: what holds where the file says nothing. Its bounds and margins come first, so that the file's refine them; a
+        base: what holds where the file says nothing. Its bounds, margins and waivers come first, so that the file's refine them; a
             `[policy.NAME]` table replaces the base's of that recipe whole; a key of `[defaults]` replaces the base's of that name.
 
     Raises:
         BadGateFile: the file is absent, no TOML, or says something that cannot be meant; the message names file, table and key.
     """
     text = _text(path)
-    file = _Table(str(path), _parsed(path, text))
-    file.allow(("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin"))
+    file = GateTable(str(path), _parsed(path, text))
+    file.allow(_TABLES)
     if (schema := file.text("schema")) != GATE_SCHEMA:
         file.refuse(f"schema is {schema!r}; expected {GATE_SCHEMA!r}; upgrade enginegate if the file is newer, else correct it")
-    bounds = [_bound(table) for table in _lines_of("bound", file, path, text)]
-    margins = [_margin(table) for table in _lines_of("margin", file, path, text)]
+    bounds = [bound(table) for table in lines_of("bound", file, path, text)]
+    margins = [margin(table) for table in lines_of("margin", file, path, text)]
+    waivers = [waiver(table) for table in lines_of("waiver", file, path, text)]
     return GatePolicy(
         defaults=_defaults(file, base.defaults if base else None),
         evaluation_rows=_evaluation_rows(file, base.evaluation_rows if base else None),
@@ -81,6 +74,8 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
         margins=(*(base.margins if base else ()), *margins),
         checks=_checks(file.table("checks"), base.checks if base else CheckLimits()),
         kept_fp32=_kept_wide(file.table("kept_fp32"), base.kept_fp32 if base else ()),
+        waivers=(*(base.waivers if base else ()), *waivers),
+        blobs=_blobs(file.table("blobs"), path) or (base.blobs if base else None),
     )
 
 
@@ -88,71 +83,6 @@ def default_gate_file(base: Path) -> Path:
     """`gate.toml` in the folder `base` where it is present, else the one that comes with the distribution."""
     local = base / "gate.toml"
     return local if local.is_file() else packaged("gate.toml")
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table of the file, with the place that errors name."""
-
-    place: str
-    values: Mapping[str, Any]
-
-    def refuse(self, message: str, cause: Exception | None = None) -> NoReturn:
-        raise BadGateFile(f"{self.place}: {message}") from cause
-
-    def allow(self, keys: Collection[str]) -> None:
-        for key in self.values:
-            if key not in keys:
-                self.refuse(f"has the unknown key {key!r}; expected {_one_of(keys)}{_meant(key, keys)}")
-
-    def table(self, key: str) -> _Table:
-        return _Table(f"{self.place}: [{key}]", self._typed(key, dict, "a table", {}))
-
-    def tables(self, key: str) -> list[Any]:
-        return self._typed(key, list, f"[[{key}]] tables", [])
-
-    def text(self, key: str) -> str:
-        text = self._typed(key, str, "a text in quotes")
-        return text if text.strip() else self.refuse(f"{key} is empty; expected a text")
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        texts = self._typed(key, list, "a list of texts", None if default is None else list(default))
-        for item in texts:
-            if not isinstance(item, str) or not item.strip():
-                self.refuse(f"{key} holds {item!r}; expected a list of texts in quotes")
-        return tuple(texts)
-
-    def whole(self, key: str, *, minimum: int, default: int | None = None) -> int:
-        number = self._typed(key, int, "a whole number", default)
-        return number if number >= minimum else self.refuse(f"{key} is {number}; expected a whole number of at least {minimum}")
-
-    def number(self, key: str, default: float | None = None) -> float:
-        number = float(self._typed(key, (int, float), "a number", default))
-        if not math.isfinite(number):
-            self.refuse(f"{key} is {number}; expected a finite number, since every comparison with NaN passes")
-        return number
-
-    def flag(self, key: str, *, default: bool | None = None) -> bool:
-        return self._typed(key, bool, "true or false", default)
-
-    def choice(self, key: str, kind: type[Choice]) -> Choice:
-        return self.member(key, self.text(key), kind)
-
-    def member(self, key: str, name: str, kind: type[Choice]) -> Choice:
-        if name not in set(kind):
-            self.refuse(f"{key} names {name!r}; expected {_one_of(kind)}{_meant(name, kind)}")
-        return kind(name)
-
-    def _typed(self, key: str, kind: type | tuple[type, ...], wanted: str, default: Any = None) -> Any:
-        if key not in self.values and default is not None:
-            return default
-        if key not in self.values:
-            self.refuse(f"has no {key}; expected {wanted}; add {key} = ...")
-        value = self.values[key]
-        # In Python true is a number as well.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.refuse(f"{key} is {value!r}; expected {wanted}")
-        return value
 
 
 def _text(path: Path) -> str:
@@ -174,7 +104,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         raise BadGateFile(f"{path}:{line}: is no TOML ({error}); correct the line") from error
 
 
-def _defaults(file: _Table, base: Defaults | None) -> Defaults:
+def _defaults(file: GateTable, base: Defaults | None) -> Defaults:
     table = file.table("defaults")
     table.allow(_DEFAULTS)
     names = {key: table.texts(key, getattr(base, key, () if key == "weights" else None)) for key in _DEFAULTS}
@@ -191,14 +121,14 @@ def _defaults(file: _Table, base: Defaults | None) -> Defaults:
     return Defaults(**{**names, "targets": tuple(targets)})
 
 
-def _each(table: _Table, key: str, names: Iterable[str], parse: Callable[[str], Choice | Any]) -> list[Any]:
+def _each(table: GateTable, key: str, names: Iterable[str], parse: Callable[[str], Any]) -> list[Any]:
     try:
         return [parse(name) for name in names]
     except UsageError as error:
         table.refuse(f"{key}: {error}", error)
 
 
-def _evaluation_rows(file: _Table, base: EvaluationRows | None) -> EvaluationRows:
+def _evaluation_rows(file: GateTable, base: EvaluationRows | None) -> EvaluationRows:
     if "evaluation" not in file.values and base is not None:
         return base
     table = file.table("evaluation")
@@ -208,12 +138,12 @@ def _evaluation_rows(file: _Table, base: EvaluationRows | None) -> EvaluationRow
     return EvaluationRows(seeded=rows, trained=table.whole("trained_rows", minimum=1, default=rows))
 
 
-def _policies(tables: _Table) -> dict[str, RecipePolicy]:
+def _policies(tables: GateTable) -> dict[str, RecipePolicy]:
     tables.allow(list(Recipe))
-    return {name: _policy(_Table(f"{tables.place[:-1]}.{name}]", tables.table(name).values)) for name in tables.values}
+    return {name: _policy(GateTable(f"{tables.place[:-1]}.{name}]", tables.table(name).values)) for name in tables.values}
 
 
-def _policy(table: _Table) -> RecipePolicy:
+def _policy(table: GateTable) -> RecipePolicy:
     table.allow([field.name for field in fields(RecipePolicy) if field.name not in _OF_ALL_RECIPES])
     return RecipePolicy(
         severity=table.choice("severity", Severity),
@@ -228,23 +158,23 @@ def _policy(table: _Table) -> RecipePolicy:
     )
 
 
-def _kept(policy: _Table, key: str, kinds: list[NodeKind]) -> tuple[Kept, ...]:
-    table = _Table(f"{policy.place[:-1]}.{key}]", policy.table(key).values)
+def _kept(policy: GateTable, key: str, kinds: list[NodeKind]) -> tuple[Kept, ...]:
+    table = GateTable(f"{policy.place[:-1]}.{key}]", policy.table(key).values)
     table.allow(kinds)
     return tuple(Kept(kind=kind, reason=table.text(kind)) for kind in kinds if kind in table.values)
 
 
-def _kept_wide(table: _Table, base: tuple[KeptWide, ...]) -> tuple[KeptWide, ...]:
+def _kept_wide(table: GateTable, base: tuple[KeptWide, ...]) -> tuple[KeptWide, ...]:
     """The base's operators, and those that the file adds."""
     return (*base, *(KeptWide(op_type=op_type, reason=table.text(op_type)) for op_type in table.values))
 
 
-def _checks(table: _Table, base: CheckLimits) -> CheckLimits:
+def _checks(table: GateTable, base: CheckLimits) -> CheckLimits:
     """The base's limits, with those that the file gives in their place."""
     table.allow([field.name for field in fields(CheckLimits)])
     given: dict[str, float] = {}
     for name in table.values:
-        line = _Table(f"{table.place[:-1]}.{name}]", table.table(name).values)
+        line = GateTable(f"{table.place[:-1]}.{name}]", table.table(name).values)
         line.allow(("limit", "reason"))
         line.text("reason")
         given[name] = line.number("limit")
@@ -253,66 +183,8 @@ def _checks(table: _Table, base: CheckLimits) -> CheckLimits:
     return replace(base, **given)
 
 
-def _lines_of(kind: str, file: _Table, path: Path, text: str) -> Iterable[_Table]:
-    """The `[[bound]]` or `[[margin]]` tables, each with its line, so that one of forty can be found."""
-    values = file.tables(kind)
-    headers = re.finditer(rf"^\s*\[\[\s*{kind}\s*\]\]", text, re.MULTILINE)
-    lines = [text.count("\n", 0, header.end()) + 1 for header in headers]
-    if len(lines) != len(values):  # written inline, or quoted in a text: then the number alone says which
-        lines = []
-    for index, value in enumerate(values):
-        place = f"{path}:{lines[index]}: {kind} {index + 1}" if lines else f"{path}: {kind} {index + 1}"
-        if not isinstance(value, dict):
-            raise BadGateFile(f"{place} is {value!r}; expected a [[{kind}]] table")
-        table = cast("dict[str, Any]", value)
-        yield _Table(f"{place} ({table.get('metric', 'no metric')})", table)
-
-
-def _bound(table: _Table) -> Bound:
-    direction = Direction(_only_one(table, list(Direction)))
-    return _record(table, Bound, direction=direction, limit=table.number(direction), **_line(table, BOUNDED))
-
-
-def _margin(table: _Table) -> Margin:
-    kind = _only_one(table, _MARGINS)
-    return _record(table, Margin, **{kind: table.number(kind)}, **_line(table, MARGINS))
-
-
-def _only_one(table: _Table, keys: Collection[str]) -> str:
-    table.allow((*_LINE, *keys))
-    given = [key for key in keys if key in table.values]
-    if len(given) != 1:
-        found = " and ".join(given) or "no number"
-        table.refuse(f"has {found}; expected exactly one of {', '.join(keys)}; keep one, or write two tables")
-    return given[0]
-
-
-def _line(table: _Table, metrics: Collection[str]) -> dict[str, Any]:
-    """What bounds and margins have in common."""
-    metric = table.text("metric")
-    if metric not in metrics:  # nothing would ever read it, and a misspelt bound must not look like one that holds
-        table.refuse(f"metric {metric!r} is unknown here; expected {_one_of(sorted(metrics))}{_meant(metric, metrics)}")
-    patterns = {key: table.texts(key, _EVERYWHERE) for key in ("encoders", "recipes", "backends")}
-    for key, given in patterns.items():
-        if not given:
-            table.refuse(f"{key} is empty, so that no engine is meant; expected at least one pattern; leave {key} out to mean all")
-    for pattern in patterns["recipes"]:
-        if not any(fnmatchcase(recipe, pattern) for recipe in Recipe):
-            table.refuse(f"recipes holds {pattern!r}, which matches none of {', '.join(Recipe)}{_meant(pattern, Recipe)}")
-    return {"metric": metric, "reason": table.text("reason"), **patterns}
-
-
-def _record(table: _Table, kind: type[Line], **values: Any) -> Line:
-    try:
-        return kind(**values)
-    except UsageError as error:
-        table.refuse(str(error), error)
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return f"one of {', '.join(names)}"
-
-
-def _meant(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(map(str, names)), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _blobs(table: GateTable, path: Path) -> str | None:
+    table.allow(("folder",))
+    if "folder" not in table.values:
+        return None
+    return str(path.parent / Path(table.text("folder")).expanduser())

@@ -11,10 +11,11 @@ from harness.judge.comparison import RunEvidence, key_of
 from harness.judge.node_changes import EngineNodes
 from harness.judge.roles import roles_of
 from harness.judge.structure import GraphView
+from harness.records.gate_lines import BOUNDED, Bound, Margin
 from harness.records.graph import OnnxGraph
 from harness.records.machine import Machine
 from harness.records.observations import LayerTable
-from harness.records.policy import BOUNDED, Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
+from harness.records.policy import Defaults, EvaluationRows, GatePolicy, RecipePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.verdict import Direction, Severity, Status, Suite, Verdict
 from harness.store.codec import to_json

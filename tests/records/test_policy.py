@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, Defaults, EvaluationRows, GatePolicy, Margin, RecipePolicy
+from harness.records.gate_lines import Bound, Margin
+from harness.records.policy import Defaults, EvaluationRows, GatePolicy, RecipePolicy
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.verdict import Direction, Severity, Status, exit_code
 

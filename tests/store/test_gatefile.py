@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BadGateFile
-from harness.records.policy import Bound, CheckLimits, Defaults, EvaluationRows, GatePolicy, Margin, NodeKind, RecipePolicy
+from harness.records.gate_lines import Bound, Margin, Waiver
+from harness.records.policy import CheckLimits, Defaults, EvaluationRows, GatePolicy, NodeKind, RecipePolicy
 from harness.records.verdict import Direction, Severity
 from harness.store.gatefile import default_gate_file, read_gate_file
 
@@ -44,6 +47,15 @@ MARGIN = """
 metric = "plan_bytes"
 relative = 0.001
 reason = "three builds agree"
+"""
+WAIVER = """
+[[waiver]]
+metric = "latency_ratio"
+ceiling = 1.05
+encoders = ["ViT-B-32/*"]
+reason = "a kernel of the next release"
+owner = "Ada"
+expires = 2027-01-31
 """
 SCHEMA = 'schema = "enginegate/gate/1"\n'
 WHOLE = SCHEMA + DEFAULTS + EVALUATION + POLICY + BOUND + MARGIN
@@ -335,3 +347,50 @@ def test_only_convolutions_may_have_their_quantization_stand_alone(tmp_path: Pat
 
     with pytest.raises(BadGateFile, match="unknown key 'projection'"):
         read_gate_file(path)
+
+
+def read(path: Path, text: str) -> GatePolicy:
+    path.write_text(text)
+    return read_gate_file(path)
+
+
+def test_a_waiver_says_what_until_when_and_who(path: Path):
+    policy = read(path, WHOLE + WAIVER)
+
+    assert policy.waivers == (
+        Waiver(
+            metric="latency_ratio",
+            ceiling=1.05,
+            encoders=("ViT-B-32/*",),
+            reason="a kernel of the next release",
+            owner="Ada",
+            expires=date(2027, 1, 31),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "words"),
+    [
+        ("expires = 2027-01-31", "", "has no expires; expected a day without quotes"),
+        ("expires = 2027-01-31", 'expires = "2027-01-31"', "expected a day without quotes"),
+        ("expires = 2027-01-31", "expires = 2027-01-31T12:00:00", "expected a day without a time"),
+        ('owner = "Ada"', "", "has no owner"),
+        ('owner = "Ada"', 'owner = " "', "owner is empty"),
+        ("ceiling = 1.05", "", "has no ceiling"),
+        ("ceiling = 1.05", "ceiling = nan", "expected a finite number"),
+        ("ceiling = 1.05", "floor = 1.05", "unknown key 'floor'"),
+        ('"latency_ratio"', '"cosine_min"', "metric 'cosine_min' is unknown here"),
+        ('reason = "a kernel of the next release"', "", "has no reason"),
+    ],
+)
+def test_a_waiver_that_cannot_be_meant_is_refused_by_its_line(path: Path, line: str, instead: str, words: str):
+    with pytest.raises(BadGateFile, match=re.escape(words)) as refused:
+        read(path, WHOLE + WAIVER.replace(line, instead))
+
+    assert "waiver 1" in str(refused.value)
+
+
+def test_stored_engines_lie_where_the_file_says_seen_from_the_file(path: Path):
+    assert read(path, WHOLE + '[blobs]\nfolder = "engines"\n').blobs == str(path.parent / "engines")
+    assert read(path, WHOLE).blobs is None
