@@ -59,6 +59,12 @@ class BadGateFile(UsageError):
     code = "bad_gate_file"
 
 
+class BadSamples(UsageError):
+    """A file of latency samples that is no JSON, or of another schema."""
+
+    code = "bad_samples"
+
+
 class UnsupportedTarget(UsageError):
     """An engine that this target cannot have, such as FP8 before Ada."""
 

@@ -12,6 +12,7 @@ from harness.cli.engines import add_build, add_layers
 from harness.cli.files import add_check_graph, add_compare
 from harness.cli.gating import gate
 from harness.cli.judging import add_judge
+from harness.cli.latency import add_judge_latency
 from harness.cli.speaking import print_to_reader, tell
 from harness.errors import EnginegateError
 from harness.records.verdict import INTERRUPTED
@@ -58,5 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     add_layers(commands)
     add_compare(commands)
     add_judge(commands)
+    add_judge_latency(commands)
     add_command(commands, "doctor", _doctor, "what this machine can build, run and measure, and why not the rest")
     return parser
