@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.need import need
 from harness.records.verdict import Status
 
 Floats = NDArray[np.float64]
@@ -156,6 +157,4 @@ def _distance(alpha: float, beta: float, processes: int) -> float:
 
 
 def _special() -> Any:
-    from scipy import special  # pyright: ignore[reportMissingTypeStubs]
-
-    return special
+    return need("scipy.special", extra=None, to="judge figures of few processes")
