@@ -99,7 +99,8 @@ def main() -> None:
 def _trace(plan: Path, batch: int) -> list[float]:
     """In a child: milliseconds of each launch of one engine alone, for ten seconds."""
     gpu = _Gpu()
-    replay = _Plan(gpu, plan, batch).captured()
+    engine = _Plan(gpu, plan, batch)  # a graph keeps nothing alive of what it replays
+    replay = engine.captured()
     _warm(gpu, replay)
     ms: list[float] = []
     end = time.monotonic() + TRACE_SECONDS
@@ -116,8 +117,9 @@ def _process(plan: Path, other: Path | None, batch: int, seed: str) -> dict[str,
     launch_ms, clock_mhz = _warm(gpu, first), guard.read()[0]
     spin = _Spin()
     candidates = {what: twin.captured(spin.by(round(change * launch_ms * clock_mhz * 1000))) for what, change in CHANGES.items()}
-    if other is not None:
-        candidates["other"] = _Plan(gpu, other, batch).captured()
+    third = None if other is None else _Plan(gpu, other, batch)
+    if third is not None:
+        candidates["other"] = third.captured()
     launches = max(3, round(BLOCK_MS / launch_ms))
     for replay in candidates.values():
         gpu.launch_ms(replay, launches)
