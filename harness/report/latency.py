@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.records.latency import ArmFigures, LatencyJudgement
 
 
@@ -23,3 +25,35 @@ def latency_text(judged: LatencyJudgement) -> str:
 def _figures(figures: ArmFigures) -> str:
     clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:g} MHz"
     return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {clock}"
+
+
+# In this order; what else is known follows.
+_FIRST = ("baseline", "candidate", "machine", "protocol", "guard", "clocks")
+
+
+def bench_text(judged: LatencyJudgement, about: Mapping[str, str], *, is_self_comparison: bool) -> str:
+    """A judgement that was measured now: the verdict, how it came about, and the command to repeat it.
+
+    Args:
+        about: what is known of the measurement, by name; `repeat` is the command.
+        is_self_comparison: whether an engine was timed beside itself.
+    """
+    lines = [latency_text(judged)]
+    if is_self_comparison:
+        lines.append(f"  {_what_could_be_seen(judged)}")
+    names = [*(name for name in _FIRST if name in about), *(name for name in sorted(about) if name not in (*_FIRST, "repeat"))]
+    width = max(map(len, names), default=0)
+    lines += [f"  {_label(name):<{width + 7}}  {about[name]}" for name in names]
+    if about.get("repeat"):
+        lines.append(f"repeat: {about['repeat']}")
+    return "\n".join(lines)
+
+
+def _label(name: str) -> str:
+    return f"{name} engine" if name in ("baseline", "candidate") else name
+
+
+def _what_could_be_seen(judged: LatencyJudgement) -> str:
+    if judged.detectable is None:
+        return "the engine beside itself: nothing could be seen"
+    return f"the engine beside itself: here and now a slow-down of {judged.detectable:.2%} would be found in 99 of 100 tries"
