@@ -61,7 +61,7 @@ def bench(options: argparse.Namespace) -> int:
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         benched = measured_and_judged(asked)
     print_to_reader(benched.document if options.json else benched.text)
-    return exit_code([benched.judgement.status])
+    return exit_code([benched.record.judgement.status])
 
 
 # Options that are repeated as they are, in the order of the help.

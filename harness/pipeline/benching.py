@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +9,14 @@ from harness.errors import UnusableEngine, UsageError
 from harness.judge.latency.samples import judge_samples
 from harness.pipeline.pairing import Measured, Plan, measure
 from harness.records.artifacts import EngineArtifact
-from harness.records.latency import Arm, LatencyJudgement, LatencySamples
+from harness.records.bench import BenchRecord
+from harness.records.latency import Arm
 from harness.records.timing import TimingProtocol
 from harness.report.latency import bench_text
 from harness.store.codec import to_json
 from harness.store.latency_samples import write_latency_samples
 from harness.store.left_engine import read_left_engine
 
-BENCH_SCHEMA = "enginegate/bench/1"
 _GATE = "engine"
 
 
@@ -48,31 +47,21 @@ class Bench:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Benched:
-    """A judgement, and how it came about, by name and for people."""
+    """A record, and its two forms for readers."""
 
-    judgement: LatencyJudgement
-    is_self_comparison: bool
-    samples: LatencySamples
-    host_bytes: Mapping[str, int | None]
+    record: BenchRecord
 
     @property
     def document(self) -> str:
         """JSON, schema `enginegate/bench/1`."""
-        content = {
-            "schema": BENCH_SCHEMA,
-            "judgement": self.judgement,
-            "is_self_comparison": self.is_self_comparison,
-            "host_bytes": dict(self.host_bytes),
-            "about": dict(self.samples.about),
-        }
-        return to_json(content).decode().rstrip()
+        return to_json(self.record).decode().rstrip()
 
     @property
     def text(self) -> str:
         """For people."""
-        return bench_text(self.judgement, self.samples.about, is_self_comparison=self.is_self_comparison)
+        return bench_text(self.record)
 
 
 def bench(asked: Bench) -> Benched:
@@ -100,12 +89,13 @@ def bench(asked: Bench) -> Benched:
     samples = replace(samples, about={**samples.about, "repeat": asked.command})
     if asked.save is not None:
         write_latency_samples(asked.save, samples)
-    return Benched(
+    record = BenchRecord(
         judgement=judge_samples(samples, alpha=asked.alpha, delta=asked.delta),
         is_self_comparison=len(asked.engines) == 1,
-        samples=samples,
         host_bytes=_host_bytes(measured),
+        about=samples.about,
     )
+    return Benched(record)
 
 
 def _pair(files: tuple[Path, ...]) -> tuple[EngineArtifact, EngineArtifact]:

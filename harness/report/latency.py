@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from harness.records.bench import BenchRecord
 from harness.records.latency import ArmFigures, LatencyJudgement
 
 
@@ -31,19 +30,14 @@ def _figures(figures: ArmFigures) -> str:
 _FIRST = ("baseline", "candidate", "machine", "protocol", "guard", "clocks")
 
 
-def bench_text(judged: LatencyJudgement, about: Mapping[str, str], *, is_self_comparison: bool) -> str:
-    """A judgement that was measured now: the verdict, how it came about, and the command to repeat it.
-
-    Args:
-        about: what is known of the measurement, by name; `repeat` is the command.
-        is_self_comparison: whether an engine was timed beside itself.
-    """
-    lines = [latency_text(judged)]
-    if is_self_comparison:
-        lines.append(f"  {_what_could_be_seen(judged)}")
+def bench_text(record: BenchRecord) -> str:
+    """A judgement that was measured now: the verdict, how it came about, and the command to repeat it."""
+    lines, about = [latency_text(record.judgement)], record.about
+    if record.is_self_comparison:
+        lines.append(f"  {_what_could_be_seen(record.judgement)}")
     names = [*(name for name in _FIRST if name in about), *(name for name in sorted(about) if name not in (*_FIRST, "repeat"))]
-    width = max(map(len, names), default=0)
-    lines += [f"  {_label(name):<{width + 7}}  {about[name]}" for name in names]
+    width = max((len(_label(name)) for name in names), default=0)
+    lines += [f"  {_label(name):<{width}}  {about[name]}" for name in names]
     if about.get("repeat"):
         lines.append(f"repeat: {about['repeat']}")
     return "\n".join(lines)

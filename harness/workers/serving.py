@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 import traceback
 from contextlib import ExitStack
@@ -107,6 +108,10 @@ class Desk:
     def time(self, key: str, launches: int, cache: str) -> list[float]:
         """Milliseconds of each launch of one block."""
         return list(self._timed(key, launches, Cache(cache)))
+
+    def loaded(self) -> list[str]:
+        """Names of the modules it has imported."""
+        return sorted(sys.modules)
 
     def memory(self) -> int | None:
         """Largest resident set of this process so far, in bytes."""

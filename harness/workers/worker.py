@@ -30,6 +30,31 @@ _OLDEST_PYTHON = (3, 11)
 _SAY_VERSION = "import sys; print(*sys.version_info[:2])"
 
 
+def _begin_serving(channel, house, stderr):
+    """Runs in the worker, which has nothing of ours yet; execnet sends its source. All it needs, it must import."""
+    import importlib.util
+    import os
+    import sys
+
+    # What the worker and its vendor's libraries say last is wanted when it dies.
+    descriptor = os.open(stderr, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        if "harness" not in sys.modules:
+            # The package alone, and not the folder it is in: that may hold another environment's libraries.
+            spec = importlib.util.spec_from_file_location("harness", os.path.join(house, "__init__.py"), submodule_search_locations=[house])
+            module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
+            sys.modules["harness"] = module
+            spec.loader.exec_module(module)  # pyright: ignore[reportOptionalMemberAccess]
+        from harness.workers.serving import serve
+    except ModuleNotFoundError as error:
+        channel.send(["missing", error.name])
+        return
+    channel.send(["ready"])
+    serve(channel)
+
+
 class Worker:
     """One fresh process. Leaving the context ends it, whatever it does.
 
@@ -43,6 +68,8 @@ class Worker:
         MissingLibrary: its environment lacks numpy.
         WorkerFailed: it died, hung or babbled while it started.
     """
+
+    _begin = staticmethod(_begin_serving)
 
     def __init__(self, name: str, *, python: Path | None = None, start_s: float = START_S) -> None:
         self.name = name
@@ -101,7 +128,7 @@ class Worker:
 
     def _start(self, python: Path | None, start_s: float) -> None:
         self._gateway = _gateway(self._group, self.name, python)
-        self._channel = self._gateway.remote_exec(_begin, house=str(Path(harness.__file__).parent), stderr=str(self._stderr))
+        self._channel = self._gateway.remote_exec(self._begin, house=str(Path(harness.__file__).parent), stderr=str(self._stderr))
         answer = self._receive("start", start_s)
         if isinstance(answer, list) and answer[:1] == ["missing"]:
             raise MissingLibrary(
@@ -209,31 +236,6 @@ def _gateway(group: execnet.Group, name: str, python: Path | None) -> execnet.Ga
     # execnet asserts that the first byte is its own, and meets closed pipes where nothing starts.
     except (AssertionError, EOFError, OSError) as error:
         raise WorkerDied(f"the {name} worker did not start ({type(error).__name__}: {error})") from error
-
-
-def _begin(channel, house, stderr):
-    """Runs in the worker, which has nothing of ours yet; execnet sends its source. All it needs, it must import."""
-    import importlib.util
-    import os
-    import sys
-
-    # What the worker and its vendor's libraries say last is wanted when it dies.
-    descriptor = os.open(stderr, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    try:
-        if "harness" not in sys.modules:
-            # The package alone, and not the folder it is in: that may hold another environment's libraries.
-            spec = importlib.util.spec_from_file_location("harness", os.path.join(house, "__init__.py"), submodule_search_locations=[house])
-            module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
-            sys.modules["harness"] = module
-            spec.loader.exec_module(module)  # pyright: ignore[reportOptionalMemberAccess]
-        from harness.workers.serving import serve
-    except ModuleNotFoundError as error:
-        channel.send(["missing", error.name])
-        return
-    channel.send(["ready"])
-    serve(channel)
 
 
 def _temporary_file() -> Path:
