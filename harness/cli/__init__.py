@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from harness.cli.benching import add_bench
 from harness.cli.commands import add_command
 from harness.cli.engines import add_build, add_layers
 from harness.cli.files import add_check_graph, add_compare
@@ -60,5 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_judge(commands)
     add_judge_latency(commands)
+    add_bench(commands)
     add_command(commands, "doctor", _doctor, "what this machine can build, run and measure, and why not the rest")
     return parser

@@ -15,8 +15,8 @@ from harness.records.verdict import exit_code
 def add_judge_latency(commands: Any) -> None:
     command = add_command(commands, "judge-latency", judge_latency, "judge latency samples of two engines, measured by anyone")
     command.add_argument("samples", metavar="SAMPLES.json", help="document of schema enginegate/latency-samples/1; - reads stdin")
-    command.add_argument("--alpha", type=_alpha, default=0.001, help="chance of FAIL when nothing changed (default 0.001)")
-    command.add_argument("--delta", type=_delta, default=0.01, help="slow-down that PASS excludes (default 0.01, one percent)")
+    command.add_argument("--alpha", type=alpha, default=0.001, help="chance of FAIL when nothing changed (default 0.001)")
+    command.add_argument("--delta", type=delta, default=0.01, help="slow-down that PASS excludes (default 0.01, one percent)")
     command.epilog = "Exit code: 0 PASS, 1 FAIL, 2 a file that is no such document, 3 INCONCLUSIVE, 4 INVALID."
 
 
@@ -29,11 +29,13 @@ def judge_latency(options: argparse.Namespace) -> int:
     return exit_code([judged.judgement.status])
 
 
-def _alpha(text: str) -> float:
+def alpha(text: str) -> float:
+    """An argument that is a chance of a false alarm."""
     return _between(text, 0.5, "a chance above 0 and below 0.5, such as 0.001")
 
 
-def _delta(text: str) -> float:
+def delta(text: str) -> float:
+    """An argument that is a slow-down."""
     return _between(text, math.inf, "a share above 0, such as 0.01 for one percent")
 
 

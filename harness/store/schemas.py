@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness.records.bench import BenchRecord
 from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
@@ -21,6 +22,7 @@ from harness.store.latency_samples import LatencySamplesFile
 _RECORDS = {
     "accuracy.json": KeptAccuracy,
     "baseline.json": BaselineFile,
+    "bench.json": BenchRecord,
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
     "latency-judgement.json": LatencyJudgement,
