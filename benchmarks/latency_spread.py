@@ -45,7 +45,7 @@ def _options() -> argparse.Namespace:
 
 
 def _ratios() -> dict[str, float]:
-    from harness.judge.latency import ratio_of
+    from harness.judge.latency.rounds import ratio_of
     from harness.pipeline.making import Maker
     from harness.pipeline.seeing import Pipeline
     from harness.records.policy import EvaluationRows

@@ -6,10 +6,14 @@ These protocols are small so that a new compiler is one file. Conveniences (run,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.observations import Tensors
@@ -35,6 +39,19 @@ class Capability(StrEnum):
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPort:
+    """One input of an engine. None in `shape` is an axis of any length; the first axis is the batch."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        axes = ", ".join("any" if length is None else str(length) for length in self.shape)
+        return f"{self.name} {self.dtype} [{axes}]"
+
+
 class Session(Protocol):
     """One loaded engine on one device.
 
@@ -56,6 +73,41 @@ class Session(Protocol):
 
     def download(self, feed: Feed) -> Tensors:
         """Wait, and return the outputs of the last launch as arrays of the caller's own."""
+        ...
+
+
+@runtime_checkable
+class SelfDescribed(Protocol):
+    """A session that says what it takes, so that rows can be made for it without knowing the encoder."""
+
+    @property
+    def ports(self) -> Sequence[InputPort]: ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session whose device has a clock of its own, and can replay launches as a graph. Without it the host's clock is used."""
+
+    @property
+    def device_uuid(self) -> str:
+        """The device, as NVML names it; whoever guards its clocks asks NVML by this name."""
+        ...
+
+    @property
+    def clock(self) -> str:
+        """Whose clock it is, for people: `CUDA events`."""
+        ...
+
+    def capture(self, feed: Feed) -> str | None:
+        """Make later launches of `feed` replays of one graph. None when it worked; else why not, in words, and launches stay plain."""
+        ...
+
+    def time_launches(self, feed: Feed, launches: int, *, cold: bool) -> tuple[float, ...]:
+        """Milliseconds of each launch by the device's clock, [launches]; waits once, at the end.
+
+        Args:
+            cold: push everything out of the device's caches before each launch, outside of its time.
+        """
         ...
 
 

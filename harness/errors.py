@@ -59,6 +59,24 @@ class BadGateFile(UsageError):
     code = "bad_gate_file"
 
 
+class BadSamples(UsageError):
+    """A file of latency samples that is no JSON, or of another schema."""
+
+    code = "bad_samples"
+
+
+class UnusableEngine(UsageError):
+    """An engine file without its record, with another digest than its record says, or that cannot be compared with the other."""
+
+    code = "unusable_engine"
+
+
+class UnknownEnvironment(UsageError):
+    """A Python, named by the caller to run an engine, that is not there or is no Python."""
+
+    code = "unknown_environment"
+
+
 class UnsupportedTarget(UsageError):
     """An engine that this target cannot have, such as FP8 before Ada."""
 
@@ -129,3 +147,27 @@ class InvalidMeasurement(Broken):
     """Observations that cannot be compared, such as embeddings of different inputs."""
 
     code = "invalid_measurement"
+
+
+class WorkerFailed(Broken):
+    """A worker process did not do what it was asked. The message carries the last lines that it wrote to stderr."""
+
+    code = "worker_failed"
+
+
+class WorkerDied(WorkerFailed):
+    """A worker ended, by a signal, an abort or on its own, before it had answered."""
+
+    code = "worker_died"
+
+
+class WorkerHung(WorkerFailed):
+    """A worker did not answer in time, and was killed."""
+
+    code = "worker_hung"
+
+
+class WorkerBabbled(WorkerFailed):
+    """A worker answered something that is no answer, and was killed."""
+
+    code = "worker_babbled"

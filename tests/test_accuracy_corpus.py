@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.helpers.accuracy_faults.fault import unbroken
 from tests.helpers.accuracy_page import page
 from tests.helpers.gates import CONFIGS
 
+PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 ROWS = 48
 
 # Faults, where, and what catches them: a metric of accuracy, or a check of the graph.
@@ -124,6 +126,16 @@ def test_there_are_fifteen_kinds_of_fault_and_no_two_of_one_name():
 
 
 # -- the report --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_every_kind_that_exists():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    shown = {line.strip("|").split("|")[0].strip() for line in lines if line.startswith("| ")}
+    assert {fault.kind for fault in FAULTS} <= shown
+
+
+def test_the_page_says_how_it_was_made():
+    assert "Made by `tox run -e accuracy -- --only emoji-clip`" in page([], (), ["--only", "emoji-clip"])
 
 
 def test_what_is_missed_and_what_changes_nothing_are_told_apart():

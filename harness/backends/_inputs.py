@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.contracts import InputPort
 from harness.errors import OutsideProfile, UnusableInputs
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile, EncoderSpec, Tower
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputPort:
-    """One input of an engine. None in `shape` is an axis of any length; the first axis is the batch."""
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        axes = ", ".join("any" if length is None else str(length) for length in self.shape)
-        return f"{self.name} {self.dtype} [{axes}]"
 
 
 def tower_port(encoder: EncoderSpec) -> InputPort:

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.backends._ideal_log import ideal_build_log
 from harness.backends._inputs import require_inputs, tower_port
-from harness.contracts import Action, Capability
+from harness.contracts import Action, Capability, InputPort
 from harness.errors import InvalidMeasurement
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.observations import Float32Array, Tensors
@@ -102,6 +102,11 @@ class FakeSession:
         self._backend = backend
         self._engine = engine
         self._port = tower_port(engine.encoder)
+
+    @property
+    def ports(self) -> tuple[InputPort, ...]:
+        """Small inputs of the tower's kind; any other size is taken too."""
+        return (replace(self._port, shape=tuple(length or size for length, size in zip(self._port.shape, (None, 3, 8, 8), strict=False))),)
 
     def upload(self, inputs: Tensors) -> FakeFeed:
         """Copy the inputs."""

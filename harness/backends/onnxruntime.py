@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends._inputs import InputPort, own_copy, require_inputs
-from harness.contracts import Action, Capability
+from harness.backends._inputs import own_copy, require_inputs
+from harness.contracts import Action, Capability, InputPort
 from harness.errors import InvalidMeasurement, UnusableGraph, UnusableInputs
 from harness.need import is_installed, need, version_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact
@@ -122,6 +122,11 @@ class OnnxRuntimeSession:
         self._session = session
         self._batch = batch
         self._ports = tuple(_input_port(port) for port in session.get_inputs())
+
+    @property
+    def ports(self) -> tuple[InputPort, ...]:
+        """What the graph takes."""
+        return self._ports
 
     def upload(self, inputs: Tensors) -> OnnxRuntimeFeed:
         """Copy the inputs, and bind outputs once, so that a launch allocates no more than ONNX Runtime itself does."""

@@ -7,11 +7,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from harness.cli.benching import add_bench
 from harness.cli.commands import add_command
 from harness.cli.engines import add_build, add_layers
 from harness.cli.files import add_check_graph, add_compare
 from harness.cli.gating import gate
 from harness.cli.judging import add_judge
+from harness.cli.latency import add_judge_latency
 from harness.cli.speaking import print_to_reader, tell
 from harness.errors import EnginegateError
 from harness.records.verdict import INTERRUPTED
@@ -58,5 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add_layers(commands)
     add_compare(commands)
     add_judge(commands)
+    add_judge_latency(commands)
+    add_bench(commands)
     add_command(commands, "doctor", _doctor, "what this machine can build, run and measure, and why not the rest")
     return parser

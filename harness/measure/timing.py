@@ -47,10 +47,10 @@ def interleaved_ms(
         for _ in range(WARM_UP_LAUNCHES):
             session.launch(feed)
     ms: dict[str, list[float]] = {arm: [] for arm in sessions}
-    with _garbage_kept():
+    with garbage_kept():
         for order in _orders(tuple(sessions), rounds, seed):
             for arm in order:
-                ms[arm].append(_launch_ms(*sessions[arm], clock))
+                ms[arm].append(launch_ms(*sessions[arm], clock))
     return {arm: tuple(times) for arm, times in ms.items()}
 
 
@@ -74,7 +74,7 @@ def _orders(arms: tuple[str, ...], rounds: int, seed: int) -> Iterator[tuple[str
             yield order[::-1]
 
 
-def _launch_ms(session: Session, feed: Feed, clock: Clock) -> float:
+def launch_ms(session: Session, feed: Feed, clock: Clock) -> float:
     start = clock()
     session.launch(feed)
     taken_ns = clock() - start
@@ -84,7 +84,7 @@ def _launch_ms(session: Session, feed: Feed, clock: Clock) -> float:
 
 
 @contextmanager
-def _garbage_kept() -> Iterator[None]:
+def garbage_kept() -> Iterator[None]:
     """No collection while the clock runs: a pause of ours would be counted as the engine's."""
     was_enabled = gc.isenabled()
     gc.collect()

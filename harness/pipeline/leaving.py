@@ -14,8 +14,7 @@ from harness.records.spec import EngineSpec
 from harness.store.atomic import copy_atomically, write_atomically
 from harness.store.cache import ArtifactCache, default_cache_dir
 from harness.store.codec import to_json
-
-ENGINE_SCHEMA = "enginegate/engine/1"
+from harness.store.left_engine import ENGINE_SCHEMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

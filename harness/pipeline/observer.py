@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.latency import ratio_of
+from harness.judge.latency.rounds import ratio_of
 from harness.judge.waivers import waived
 from harness.pipeline.keeping import Keeper
 from harness.pipeline.running import Runner

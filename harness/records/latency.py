@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.records.verdict import Status
+
 LATENCY_SAMPLES_SCHEMA = "enginegate/latency-samples/1"
+LATENCY_JUDGEMENT_SCHEMA = "enginegate/latency-judgement/1"
 # NVML's reasons for a lower clock that are normal life: an idle GPU, and a board at the power it was sold with.
 SOFT_REASONS = frozenset({"gpu_idle", "sw_power_cap"})
 
@@ -57,3 +60,48 @@ class LatencySamples:
 
     processes: tuple[ProcessBlocks, ...]
     about: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmFigures:
+    """One arm at a glance: median over all its launches, and median of its blocks' clocks where they were read."""
+
+    p50_ms: float
+    launches: int
+    sm_clock_mhz: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyJudgement:
+    """What samples of two engines say. Figures are None where the samples are too broken to give them.
+
+    Attributes:
+        status: PASS, FAIL, INCONCLUSIVE or INVALID.
+        ratio: candidate time / baseline time, the geometric mean over processes.
+        low, high: bounds of the true ratio: above `low` but for a chance of alpha, below `high` but for one of `beta`.
+        detectable: minimum detectable effect: the slow-down, 0.01 for one percent, that FAIL finds but for a chance of `beta`.
+        p: chance of a ratio as high as this one without any change.
+        alpha, beta, delta: chance of FAIL without a change; of PASS at exactly delta; and the slow-down that PASS excludes.
+        processes: fresh process pairs that count.
+        groups, dropped: groups of interleaved blocks that were measured, and those of them that the guard dropped.
+        processes_needed: that would see delta, if they spread as these do; None where that is unknown or above 10,000.
+        reason: in words, also of what passes but is worth knowing.
+    """
+
+    status: Status
+    alpha: float
+    beta: float
+    delta: float
+    reason: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    detectable: float | None = None
+    p: float | None = None
+    processes: int = 0
+    groups: int = 0
+    dropped: int = 0
+    processes_needed: int | None = None
+    baseline: ArmFigures | None = None
+    candidate: ArmFigures | None = None
+    schema: str = LATENCY_JUDGEMENT_SCHEMA

@@ -126,9 +126,15 @@ def require_schema(plain: JsonValue, schema: str, *, origin: str, refuse: type[E
     raise refuse(f"{origin}: has schema {found!r}; expected {schema!r}; name another file, restore this one or make it anew")
 
 
-def json_schema(cls: type[object]) -> dict[str, Any]:
-    """JSON Schema (2020-12) of what `to_json` writes for a record of type `cls`."""
+def json_schema(cls: type[object], *, of_others: bool = False) -> dict[str, Any]:
+    """JSON Schema (2020-12) of what `to_json` writes for a record of type `cls`.
+
+    Args:
+        of_others: the document may be written by others: what has a default may be missing, and keys of their own are left alone.
+    """
     schema = msgspec.json.schema(cls, schema_hook=_path_schema)
+    if of_others:
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     for component in cast("dict[str, dict[str, Any]]", schema.get("$defs", {})).values():
         if "properties" in component:
             component["additionalProperties"] = False

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness.records.bench import BenchRecord
 from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
 from harness.records.kept_accuracy import KeptAccuracy
+from harness.records.latency import LatencyJudgement
 from harness.records.localisation import Localisation
 from harness.records.rejudgement import Rejudgement
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.baselines import BaselineFile
 from harness.store.codec import json_schema
+from harness.store.latency_samples import LatencySamplesFile
 
 _RECORDS = {
     "accuracy.json": KeptAccuracy,
     "baseline.json": BaselineFile,
+    "bench.json": BenchRecord,
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
+    "latency-judgement.json": LatencyJudgement,
     "layers.json": EngineLayers,
     "localisation.json": Localisation,
     "rejudgement.json": Rejudgement,
@@ -30,7 +35,9 @@ _RECORDS = {
 
 def schema_documents() -> dict[str, bytes]:
     """File name to content, for every record that other people's programs read."""
-    return {name: json.dumps(json_schema(record), indent=2).encode() + b"\n" for name, record in _RECORDS.items()}
+    ours = {name: json_schema(record) for name, record in _RECORDS.items()}
+    every = {**ours, "latency-samples.json": json_schema(LatencySamplesFile, of_others=True)}
+    return {name: json.dumps(schema, indent=2).encode() + b"\n" for name, schema in sorted(every.items())}
 
 
 def write_schemas(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.judge.latency import latency_ratio
+from harness.judge.latency.rounds import latency_ratio
 
 pytestmark = pytest.mark.benchmark
 

@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     jobs = [Job(setting, options.kinds) for setting in SETTINGS if options.only in setting.engine.id + setting.encoder.weights]
     samples = [sample for made in side_by_side(samples_of, jobs) for sample in made]
     alarms = () if options.without_false_alarms else false_alarms.study()
-    text = page(samples, alarms)
+    text = page(samples, alarms, arguments)
     print(text)  # noqa: T201 (what the command is for)
     if options.write:
         options.write.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ _HEAD = """\
 Each kind of fault of `tests/helpers/accuracy_faults` is planted alone, at every place that it knows (first, middle and last block, several
 layers), in the exported graph, its calibration, its inputs or its rows. The engine then runs in ONNX Runtime and is judged as a gate would:
 by the accuracy suite with the bounds of `gate.toml`, held to the clean engine as approved, and by the checks of the exported graph. Other
-tools' rules are given the same rows and the same FP32 reference. Made by `tox run -e accuracy -- --write docs/accuracy.md`.
+tools' rules are given the same rows and the same FP32 reference. Made by `{made_by}`.
 
 - **accuracy**, **graph**: how many engines that suite catches, and by what: the metric that fails first, the checks.
 - **same**: engines whose centred SNR is within 0.1 dB of the clean engine's and in whose graph no check finds anything: nothing is wrong
@@ -32,10 +32,15 @@ nodes. A real one needs an engine on a GPU to show.
 """
 
 
-def page(samples: Sequence[Sample], alarms: Sequence[Judged]) -> str:
-    """The whole page."""
+def page(samples: Sequence[Sample], alarms: Sequence[Judged], arguments: Sequence[str] = ()) -> str:
+    """The whole page; `arguments` are those that it was made with."""
+    made_by = " ".join(("tox run -e accuracy --", *arguments))
     settings = list(dict.fromkeys(sample.setting for sample in samples))
-    parts = [_HEAD, *_summary(samples, alarms), *(part for setting in settings for part in _setting(setting, samples))]
+    parts = [
+        _HEAD.format(made_by=made_by),
+        *_summary(samples, alarms),
+        *(part for setting in settings for part in _setting(setting, samples)),
+    ]
     parts += _unchanged(samples)
     if alarms:
         parts += ["## Clean engines", "", tables(alarms)]

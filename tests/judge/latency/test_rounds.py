@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from harness.judge.latency import ROUNDS_FOR_A_MEDIAN, latency_ratio, ratio_of
+from harness.judge.latency.rounds import ROUNDS_FOR_A_MEDIAN, latency_ratio, ratio_of
 from harness.records.verdict import Status
 
 REFERENCE_MS = (10.0,) * 15

@@ -1,0 +1,130 @@
+"""Measures and judges two engine files now; or one beside itself, to see what could be seen here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import UnusableEngine, UsageError
+from harness.judge.latency.samples import judge_samples
+from harness.pipeline.pairing import Measured, Plan, measure
+from harness.records.artifacts import EngineArtifact
+from harness.records.bench import BenchRecord
+from harness.records.latency import Arm
+from harness.records.timing import TimingProtocol
+from harness.report.latency import bench_text
+from harness.store.codec import to_json
+from harness.store.latency_samples import write_latency_samples
+from harness.store.left_engine import read_left_engine
+
+_GATE = "engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What `enginegate bench` was asked.
+
+    Attributes:
+        engines: one file or two; one is timed beside itself.
+        pythons: interpreters of the two arms; empty is this one, one is for both.
+        rows: batch; None is the first engine's optimum.
+        alpha, delta: see `judge_samples`.
+        save: where to leave the samples.
+        command: to repeat it, for people.
+    """
+
+    engines: tuple[Path, ...]
+    protocol: TimingProtocol
+    processes: int
+    pythons: tuple[Path, ...] = ()
+    rows: int | None = None
+    alpha: float
+    delta: float
+    same_process: bool = False
+    threads: int | None = None
+    answer_s: float
+    save: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Benched:
+    """A record, and its two forms for readers."""
+
+    record: BenchRecord
+
+    @property
+    def document(self) -> str:
+        """JSON, schema `enginegate/bench/1`."""
+        return to_json(self.record).decode().rstrip()
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return bench_text(self.record)
+
+
+def bench(asked: Bench) -> Benched:
+    """Measure, judge, and leave the samples where they were asked for.
+
+    Raises:
+        UsageError: an engine, its record or its digest is not what it should be, the two do not compare, or a Python is none.
+        WorkerFailed: a worker died, hung or babbled.
+    """
+    if asked.save is not None and asked.save.is_dir():
+        raise UsageError(f"--save names {asked.save}, which is a folder; expected a file for the samples")
+    pair = _pair(asked.engines)
+    plan = Plan(
+        arms={_GATE: pair},
+        protocol=asked.protocol,
+        processes=asked.processes,
+        rows=_rows(asked.rows, pair),
+        pythons=_pythons(asked.pythons),
+        same_process=asked.same_process,
+        threads=asked.threads,
+        answer_s=asked.answer_s,
+    )
+    measured = measure(plan)
+    samples = measured.samples[_GATE]
+    samples = replace(samples, about={**samples.about, "repeat": asked.command})
+    if asked.save is not None:
+        write_latency_samples(asked.save, samples)
+    record = BenchRecord(
+        judgement=judge_samples(samples, alpha=asked.alpha, delta=asked.delta),
+        is_self_comparison=len(asked.engines) == 1,
+        host_bytes=_host_bytes(measured),
+        about=samples.about,
+    )
+    return Benched(record)
+
+
+def _pair(files: tuple[Path, ...]) -> tuple[EngineArtifact, EngineArtifact]:
+    engines = [read_left_engine(path) for path in files]
+    baseline, candidate = engines[0], engines[-1]
+    if baseline.spec.encoder.name != candidate.spec.encoder.name:
+        raise UnusableEngine(
+            f"{files[0]} is an engine of {baseline.spec.encoder.name}, {files[-1]} of {candidate.spec.encoder.name}; "
+            "expected two engines of one encoder"
+        )
+    return baseline, candidate
+
+
+def _rows(asked: int | None, pair: tuple[EngineArtifact, EngineArtifact]) -> int:
+    rows = asked or pair[0].spec.batch.optimum
+    for engine in pair:
+        if rows not in engine.spec.batch:
+            raise UnusableEngine(
+                f"a batch of {rows} lies outside the profile {engine.spec.batch} of {engine.path}; "
+                "choose one that both engines take with --batch, or build them alike"
+            )
+    return rows
+
+
+def _pythons(given: tuple[Path, ...]) -> tuple[Path | None, Path | None]:
+    if len(given) > 2:
+        raise UsageError(f"--python was given {len(given)} times; expected once for both engines, or once for each")
+    return (given[0], given[-1]) if given else (None, None)
+
+
+def _host_bytes(measured: Measured) -> dict[str, int | None]:
+    return {str(arm): max(measured.host_bytes[arm], default=None) for arm in Arm}

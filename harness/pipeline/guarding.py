@@ -1,0 +1,118 @@
+"""Watches the machine around each block, whichever machine it is, and says afterwards what it saw."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from harness.measure.cpu_state import CpuState, cpu_state
+from harness.measure.gpu_state import Gpu, GpuState, require_alone, watched
+from harness.records.latency import Arm, Block
+
+Timed = Callable[[], tuple[float, ...]]
+
+
+class Guard(Protocol):
+    """Times a block and looks at the machine before and after it."""
+
+    def block(self, arm: Arm, timed: Timed) -> Block: ...
+
+    def words(self) -> dict[str, str]:
+        """What it saw, by name, for people."""
+        ...
+
+
+class CpuGuard:
+    """On the host's processor nothing is known that makes a block worthless; what is seen is told."""
+
+    def __init__(self) -> None:
+        self._seen: list[CpuState] = [cpu_state()]
+
+    def block(self, arm: Arm, timed: Timed) -> Block:
+        """The block, and a look at the processor after it."""
+        ms = timed()
+        self._seen.append(cpu_state())
+        return Block(arm=arm, ms=ms)
+
+    def words(self) -> dict[str, str]:
+        """Load and clock."""
+        loads = [state.load for state in self._seen if state.load is not None]
+        clocks = [state.clock_mhz for state in self._seen if state.clock_mhz is not None]
+        return {
+            "guard": f"processor: load {_range(loads, '')}; clock {_range(clocks, ' MHz')}",
+            "clocks": "unlocked: the host's processor",
+        }
+
+
+class GpuGuard:
+    """Clock and throttle reasons of each block, from looks before and after it."""
+
+    def __init__(self, gpu: Gpu, *, ours: int, lock: bool) -> None:
+        self._gpu = gpu
+        require_alone(gpu.state(), ours=ours)
+        self._lock = gpu.lock_clocks() if lock else None
+        self._last = gpu.state()
+        self._problem: str | None = None
+        self._reasons: dict[str, int] = {}
+
+    def block(self, arm: Arm, timed: Timed) -> Block:
+        """The block with the SM clock and all that lowered it."""
+        before = self._gpu.state()
+        ms = timed()
+        self._last = self._gpu.state()
+        clock, reasons = self._gpu.during(before, self._last)
+        for reason in reasons:
+            self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        self._problem = self._problem or self._lock_problem(self._last)
+        return Block(arm=arm, ms=ms, sm_clock_mhz=clock, throttle=reasons)
+
+    def words(self) -> dict[str, str]:
+        """The last look, what lowered clocks in how many blocks, and whether they were locked."""
+        throttled = ", ".join(f"{reason} in {blocks} blocks" for reason, blocks in self._reasons.items())
+        locked = self._lock.words if self._lock else "unlocked: not asked for"
+        return {
+            "guard": f"GPU {self._gpu.uuid}: {self._last}; lowered by {throttled or 'nothing'}",
+            "clocks": f"{locked}; {self._problem}" if self._problem else locked,
+        }
+
+    def _lock_problem(self, state: GpuState) -> str | None:
+        return self._gpu.lock_problem(self._lock, state) if self._lock else None
+
+
+class BlindGuard:
+    """A GPU that nobody can look at."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def block(self, arm: Arm, timed: Timed) -> Block:
+        """The block alone."""
+        return Block(arm=arm, ms=timed())
+
+    def words(self) -> dict[str, str]:
+        """Why nothing was seen."""
+        return {"guard": self._why, "clocks": "unlocked: nobody can ask"}
+
+
+@contextlib.contextmanager
+def guarded(device_uuid: str | None, *, ours: int, lock: bool = True) -> Iterator[Guard]:
+    """The guard of the device that engines run on.
+
+    Args:
+        device_uuid: the GPU; None is the host's processor.
+        ours: how many workers of this run hold it.
+        lock: whether to lock its clocks where that is permitted.
+
+    Raises:
+        InvalidMeasurement: others compute on that GPU, or NVML does not know it.
+    """
+    if device_uuid is None:
+        yield CpuGuard()
+        return
+    with watched(device_uuid) as gpu:
+        yield BlindGuard(gpu) if isinstance(gpu, str) else GpuGuard(gpu, ours=ours, lock=lock)
+
+
+def _range(figures: list[float], unit: str) -> str:
+    return f"{min(figures):.4g} to {max(figures):.4g}{unit}" if figures else "unknown"

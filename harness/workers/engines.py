@@ -1,0 +1,67 @@
+"""What is asked of a worker that holds engines, in types."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.measure.blocks import WarmUp
+from harness.records.artifacts import EngineArtifact
+from harness.records.timing import Cache, TimingProtocol
+from harness.workers.serving import engine_to_plain
+from harness.workers.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An engine in a worker.
+
+    Attributes:
+        ports: its inputs, each as `name dtype [shape]`.
+        load_ms: how long the backend took to open it, import of its library included.
+        clock: whose clock times it.
+        graph: how it is launched, in words.
+        device_uuid: the GPU it runs on, as NVML names it; None on the host's processor.
+        peak_before_bytes: largest resident set of the worker before it was opened; None where the system does not say.
+    """
+
+    ports: tuple[str, ...]
+    load_ms: float
+    backend_version: str
+    clock: str
+    graph: str
+    device_uuid: str | None
+    peak_before_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWorker:
+    """A worker, asked in types. Every request raises what `Worker.ask` raises, after `timeout_s` seconds at the latest."""
+
+    worker: Worker
+    timeout_s: float
+
+    def load(self, key: str, engine: EngineArtifact, *, rows: int, protocol: TimingProtocol, threads: int | None) -> Loaded:
+        """Open an engine under the name `key`, with seeded rows uploaded."""
+        plain = engine_to_plain(engine)
+        answer = self._ask("open", key=key, engine=plain, rows=rows, seed=protocol.seed, threads=threads, graph=protocol.graph)
+        return Loaded(**{**answer, "ports": tuple(answer["ports"])})
+
+    def warm(self, key: str, protocol: TimingProtocol) -> WarmUp:
+        """Launch until two windows agree."""
+        return WarmUp(**self._ask("warm", key=key, protocol={**asdict(protocol), "cache": str(protocol.cache)}))
+
+    def time(self, key: str, launches: int, cache: Cache) -> tuple[float, ...]:
+        """Milliseconds of each launch of one block."""
+        return tuple(self._ask("time", key=key, launches=launches, cache=str(cache)))
+
+    def peak_bytes(self) -> int | None:
+        """Largest resident set so far; None where the system does not say."""
+        return self._ask("memory")
+
+    def cold_cache(self) -> str:
+        """How it empties its caches, in words."""
+        return self._ask("cold_cache")
+
+    def _ask(self, verb: str, **arguments: Any) -> Any:
+        return self.worker.ask(verb, timeout_s=self.timeout_s, **arguments)

@@ -1,0 +1,204 @@
+"""What runs inside a worker: opens engines, times blocks of launches, and answers one request at a time.
+
+It is imported in environments that have nothing of this project: numpy, the standard library and the backend's own library suffice.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.backends.registry import get_backend
+from harness.contracts import Action, DeviceTimed, Feed, InputPort, SelfDescribed, Session
+from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
+from harness.measure.blocks import clock_of, time_block, warm_up
+from harness.measure.cold_cache import ColdCache
+from harness.measure.host_memory import peak_bytes
+from harness.records.artifacts import EngineArtifact
+from harness.records.observations import Tensors
+from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.timing import Cache, TimingProtocol
+
+# Token ids below this exist in every tokenizer of the CLIP family; a launch takes as long with one as with another.
+_FIRST_TOKENS = 256
+
+
+def serve(channel: Any) -> None:
+    """Answer requests `[number, verb, arguments]` with `[number, "ok", answer]` or `[number, "error", class, words]` until none comes."""
+    with ExitStack() as stack:
+        desk = Desk(stack)
+        for number, verb, arguments in channel:
+            channel.send([number, *_answer(desk, verb, arguments)])
+
+
+def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
+    try:
+        return ["ok", getattr(desk, verb)(**arguments)]
+    except EnginegateError as error:
+        return ["error", type(error).__name__, str(error)]
+    # Whatever else a vendor's library raises must reach the parent in words, and leave the worker answering.
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        return ["error", WorkerFailed.__name__, f"{type(error).__name__}: {error}"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    session: Session
+    feed: Feed
+
+
+class Desk:
+    """The verbs of a worker. Arguments and answers are plain values, since they cross processes."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._opened: dict[str, _Opened] = {}
+        self._cold: ColdCache | None = None
+
+    def hello(self) -> dict[str, Any]:
+        """Who answers."""
+        return {"pid": os.getpid(), "python": platform.python_version(), "cpu_s": time.process_time(), "peak_bytes": peak_bytes()}
+
+    def open(self, key: str, engine: dict[str, Any], rows: int, seed: int, threads: int | None, graph: bool) -> dict[str, Any]:
+        """Load an engine and upload seeded rows.
+
+        Args:
+            key: name of the engine in later requests.
+            engine: see `engine_to_plain`.
+            rows: batch of every launch.
+            seed: of the rows.
+            graph: whether launches should be graph replays where the session can.
+        """
+        artifact = engine_from_plain(engine)
+        backend = get_backend(artifact.spec.backend)
+        if why_not := backend.why_not(Action.RUN, artifact.spec):
+            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        if rows not in artifact.spec.batch:
+            raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
+        before, started = peak_bytes(), time.perf_counter()
+        session = self._stack.enter_context(backend.open(artifact, threads=threads))
+        load_ms = (time.perf_counter() - started) * 1e3
+        ports = _ports(session, artifact.spec)
+        feed = session.upload(seeded_rows(ports, rows, seed))
+        self._opened[key] = _Opened(session, feed)
+        return {
+            "load_ms": load_ms,
+            "ports": [str(port) for port in ports],
+            "backend_version": backend.version,
+            "clock": clock_of(session),
+            "peak_before_bytes": before,
+            **_device(session, feed, graph=graph),
+        }
+
+    def warm(self, key: str, protocol: dict[str, Any]) -> dict[str, Any]:
+        """Launch until two windows agree."""
+        policy = TimingProtocol(**{**protocol, "cache": Cache(protocol["cache"])})
+        return asdict(warm_up(lambda launches: self._timed(key, launches, policy.cache), policy))
+
+    def time(self, key: str, launches: int, cache: str) -> list[float]:
+        """Milliseconds of each launch of one block."""
+        return list(self._timed(key, launches, Cache(cache)))
+
+    def loaded(self) -> list[str]:
+        """Names of the modules it has imported."""
+        return sorted(sys.modules)
+
+    def memory(self) -> int | None:
+        """Largest resident set of this process so far, in bytes."""
+        return peak_bytes()
+
+    def cold_cache(self) -> str:
+        """How caches are emptied, in words."""
+        return str(self._walked())
+
+    def _timed(self, key: str, launches: int, cache: Cache) -> tuple[float, ...]:
+        opened = self._opened[key]
+        return time_block(opened.session, opened.feed, launches, cold=self._walked() if cache is Cache.COLD else None)
+
+    def _walked(self) -> ColdCache:
+        self._cold = self._cold or ColdCache()
+        return self._cold
+
+
+def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:
+    """Random rows for each input: standard normal, or token ids that every tokenizer has.
+
+    Raises:
+        UnusableInputs: an axis other than the first may have any length, so that nobody knows how long it should be.
+    """
+    rng = np.random.default_rng(seed)
+    return {port.name: _random(port, rows, rng) for port in ports}
+
+
+def _random(port: InputPort, rows: int, rng: np.random.Generator) -> np.ndarray:
+    inner = [length for length in port.shape[1:] if length is not None]
+    if len(inner) != len(port.shape) - 1:
+        raise UnusableInputs(f"input {port} has axes of any length beside the batch; expected fixed ones; export the encoder with one size")
+    if port.shape[0] not in (None, rows):
+        raise OutsideProfile(f"input {port} takes a batch of {port.shape[0]} and no other; {rows} was asked for")
+    if port.dtype.kind == "i":
+        return rng.integers(1, _FIRST_TOKENS, (rows, *inner)).astype(port.dtype)
+    return rng.standard_normal((rows, *inner), np.float32).astype(port.dtype)
+
+
+def _ports(session: Session, spec: EngineSpec) -> tuple[InputPort, ...]:
+    if not isinstance(session, SelfDescribed):
+        raise UnusableInputs(f"a session of backend {spec.backend} does not say what it takes, so no rows can be made for it")
+    return tuple(session.ports)
+
+
+def _device(session: Session, feed: Feed, *, graph: bool) -> dict[str, Any]:
+    if not isinstance(session, DeviceTimed):
+        return {"device_uuid": None, "graph": "plain launches, timed by the host; this backend has no graphs"}
+    if not graph:
+        return {"device_uuid": session.device_uuid, "graph": "plain launches, as asked"}
+    why_not = session.capture(feed)
+    return {"device_uuid": session.device_uuid, "graph": f"plain launches: {why_not}" if why_not else "graph replays"}
+
+
+def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:
+    """The engine as values that cross processes."""
+    spec = engine.spec
+    return {
+        "arch": spec.encoder.arch,
+        "tower": str(spec.encoder.tower),
+        "weights": spec.encoder.weights,
+        "recipe": str(spec.recipe),
+        "backend": spec.backend,
+        "target": spec.target,
+        "batch": str(spec.batch),
+        "backend_version": engine.backend_version,
+        "path": str(engine.path) if engine.path else None,
+        "sha256": engine.sha256,
+        "plan_bytes": engine.plan_bytes,
+    }
+
+
+def engine_from_plain(plain: dict[str, Any]) -> EngineArtifact:
+    """The engine that `engine_to_plain` described."""
+    spec = EngineSpec(
+        encoder=EncoderSpec.parse(f"{plain['arch']}/{plain['tower']}", weights=plain["weights"]),
+        recipe=Recipe(plain["recipe"]),
+        backend=plain["backend"],
+        target=plain["target"],
+        batch=BatchProfile.parse(plain["batch"]),
+    )
+    return EngineArtifact(
+        spec=spec,
+        source=None,
+        backend_version=plain["backend_version"],
+        path=Path(plain["path"]) if plain["path"] else None,
+        sha256=plain["sha256"],
+        plan_bytes=plain["plan_bytes"],
+        build_seconds=0.0,
+    )

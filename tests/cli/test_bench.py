@@ -1,0 +1,95 @@
+"""The command `bench`: one verdict with how it came about, samples that give it again, and words for what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from harness.cli import main
+from harness.records.bench import BenchRecord
+from harness.store.codec import from_plain
+from tests.helpers.left_engines import leave
+
+QUICK = ("--processes", "3", "--quartets", "1", "--same-process", "--delta", "1000000")
+
+
+@pytest.fixture
+def engines(tmp_path):
+    return leave(tmp_path / "a"), leave(tmp_path / "b", content=b"another engine")
+
+
+def test_two_engines_are_measured_and_the_samples_give_the_verdict_again(engines, tmp_path, capsys):
+    save = tmp_path / "samples.json"
+    assert main(["bench", *map(str, engines), *QUICK, "--save", str(save), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    record = from_plain(BenchRecord, document, origin="stdout")
+    assert record.judgement.processes == 3
+    assert not record.is_self_comparison
+    assert main(["judge-latency", str(save), "--delta", "1000000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document["judgement"]
+
+
+def test_the_text_says_the_ratio_how_it_was_measured_and_how_to_repeat_it(engines, capsys):
+    assert main(["bench", *map(str, engines), *QUICK, "--seed", "5"]) == 0
+    text = capsys.readouterr().out
+    for words in ("PASS", "ratio", "minimum detectable effect", "p50", "guard", "clocks", "warm-up", "start"):
+        assert words in text
+    repeat = shlex.split(text.splitlines()[-1].removeprefix("repeat: "))
+    assert repeat[:2] == ["enginegate", "bench"]
+    assert repeat[repeat.index("--seed") + 1] == "5"
+    assert main([*repeat[1:], "--json"]) == 0
+
+
+def test_one_engine_beside_itself_says_what_could_be_seen_here(engines, capsys):
+    assert main(["bench", str(engines[0]), *QUICK]) == 0
+    assert "the engine beside itself: here and now a slow-down of" in capsys.readouterr().out
+
+
+def test_two_processes_are_too_few_for_a_verdict(engines, capsys):
+    assert main(["bench", str(engines[0]), "--processes", "2", "--quartets", "1", "--same-process"]) == 4
+    assert capsys.readouterr().out.startswith("INVALID")
+
+
+def _refused(capsys, *arguments):
+    assert main(["bench", *map(str, arguments), "--json"]) == 2
+    return json.loads(capsys.readouterr().out)["error"]
+
+
+def test_an_altered_engine_is_refused_before_it_is_run(engines, capsys):
+    engines[1].write_bytes(b"altered")
+    assert _refused(capsys, *engines)["code"] == "unusable_engine"
+
+
+def test_an_engine_without_its_record_is_refused(engines, capsys):
+    engines[0].with_suffix(".json").unlink()
+    assert "has no record beside it" in _refused(capsys, engines[0])["message"]
+
+
+def test_engines_of_two_encoders_are_not_compared(engines, tmp_path, capsys):
+    other = leave(tmp_path / "c", encoder="tiny/text")
+    assert "expected two engines of one encoder" in _refused(capsys, engines[0], other)["message"]
+
+
+def test_a_batch_that_one_engine_does_not_take_is_refused(engines, tmp_path, capsys):
+    narrow = leave(tmp_path / "c", batch="1/1/1")
+    assert "a batch of 2 lies outside the profile 1/1/1" in _refused(capsys, engines[0], narrow)["message"]
+
+
+def test_a_python_that_is_not_there_is_refused(engines, tmp_path, capsys):
+    error = _refused(capsys, engines[0], "--python", tmp_path / "no-python")
+    assert error["code"] == "unknown_environment"
+
+
+def test_three_engines_are_too_many(engines, capsys):
+    assert "expected one or two" in _refused(capsys, *engines, engines[0])["message"]
+
+
+def test_samples_are_not_saved_over_a_folder(engines, tmp_path, capsys):
+    assert "is a folder" in _refused(capsys, engines[0], "--save", tmp_path)["message"]
+
+
+@pytest.mark.parametrize("arguments", [["--processes", "0"], ["--delta", "-1"], ["--batch", "many"], ["--alpha", "2"], ["--rest-ms", "-1"]])
+def test_a_figure_that_no_measurement_can_have_is_refused(engines, arguments, capsys):
+    _refused(capsys, engines[0], *arguments)
