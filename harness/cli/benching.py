@@ -25,7 +25,13 @@ def add_bench(commands: Any) -> None:
     command.add_argument("--batch", type=_count, metavar="N", help="rows a launch (default: the first engine's optimum)")
     command.add_argument("--cold", action="store_true", help="empty the caches before each launch")
     command.add_argument("--same-process", action="store_true", help="both engines in each process: half the starts")
-    command.add_argument("--threads", type=_count, metavar="N", help="threads of a backend that computes on the host (default: all)")
+    command.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        default=1,
+        help="threads of a backend that computes on the host (default %(default)s, as the gate times)",
+    )
     command.add_argument("--rest-ms", type=float, default=0.0, metavar="MS", help="pause before each block (default %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of the order of blocks and of the inputs (default %(default)s)")
     command.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a worker may be silent (default %(default)s)")
