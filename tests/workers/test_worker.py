@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,22 @@ def test_what_a_worker_imports_is_light():
     with Worker("baseline") as worker:
         loaded = worker.ask("loaded", timeout_s=SOON_S)
     assert {"torch", "pytest", "onnx", "scipy", "msgspec"}.isdisjoint(loaded)
+
+
+def test_another_environment_with_the_backends_library_runs_a_real_engine(make_environment, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["batch", 8]) for name in ("image", "embedding")]
+    graph = helper.make_graph([helper.make_node("Relu", ["image"], ["embedding"])], "small", ports[:1], ports[1:])
+    path = tmp_path / "engine.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    engine = engine_to_plain(replace(fake_engine(backend="onnxruntime"), path=path))
+    python = make_environment("numpy", "onnxruntime")
+    with Worker("candidate", python=python) as worker:
+        answer = worker.ask("open", timeout_s=SOON_S, key="k", engine=engine, rows=2, seed=0, threads=1, graph=True)
+        times = worker.ask("time", timeout_s=SOON_S, key="k", launches=3, cache="hot")
+        loaded = worker.ask("loaded", timeout_s=SOON_S)
+    assert answer["ports"] == ["image float16 [any, 8]"]
+    assert len(times) == 3
+    assert {"torch", "msgspec", "onnx"}.isdisjoint(loaded)
