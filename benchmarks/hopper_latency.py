@@ -29,18 +29,6 @@ BLOCK_MS = 20.0
 TRACE_SECONDS = 10.0
 PROCESS_LIMIT = 60.0
 
-REASONS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks_setting",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-    0x100: "display_clock_setting",
-}
-
 SPIN = b"""
 .version 7.8
 .target sm_80
@@ -181,6 +169,7 @@ class _Guard:
     """SM clock and throttle reasons of the first GPU."""
 
     def __init__(self) -> None:
+        self._reasons = importlib.import_module("harness.measure.gpu_state").REASONS
         self._nvml = importlib.import_module("pynvml")
         self._nvml.nvmlInit()
         self._gpu = self._nvml.nvmlDeviceGetHandleByIndex(0)
@@ -189,7 +178,7 @@ class _Guard:
         """MHz, and the names of the reasons."""
         bits = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._gpu)
         clock = self._nvml.nvmlDeviceGetClockInfo(self._gpu, self._nvml.NVML_CLOCK_SM)
-        return clock, [name for bit, name in REASONS.items() if bits & bit]
+        return clock, [name for bit, name in self._reasons.items() if bits & bit]
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def _line(what: str, samples: LatencySamples, *, steady_only: bool) -> str:
     spreads: list[float] = []
     kept = every = 0
     for process in samples.processes:
-        found = groups.groups_of(process, groups.group_size(process) or 4)
+        found = groups.groups_of(process)
         keep = np.array([groups.is_steady(group) or not steady_only for group in found])
         kept, every = kept + int(keep.sum()), every + len(found)
         figures = contrasts(groups.log_medians(found), groups.candidate_blocks(found))

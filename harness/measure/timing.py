@@ -75,6 +75,11 @@ def _orders(arms: tuple[str, ...], rounds: int, seed: int) -> Iterator[tuple[str
 
 
 def launch_ms(session: Session, feed: Feed, clock: Clock) -> float:
+    """Milliseconds of one launch, by a clock that gives nanoseconds.
+
+    Raises:
+        InvalidMeasurement: the clock ran backwards.
+    """
     start = clock()
     session.launch(feed)
     taken_ns = clock() - start

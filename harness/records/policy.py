@@ -139,11 +139,7 @@ NO_ROWS = EvaluationRows(seeded=1, trained=1)  # for who looks at graphs and eng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePolicy:
-    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below.
-
-    Attributes:
-        blobs: folder of the stored engines; None where the file names none.
-    """
+    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below."""
 
     defaults: Defaults
     evaluation_rows: EvaluationRows
@@ -153,7 +149,6 @@ class GatePolicy:
     checks: CheckLimits = CheckLimits()
     kept_fp32: tuple[KeptWide, ...] = ()
     waivers: tuple[Waiver, ...] = ()
-    blobs: str | None = None
 
     def limit(self, metric: str, engine: EngineSpec) -> float:
         """The absolute limit of `metric` for `engine`.

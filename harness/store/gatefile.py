@@ -11,7 +11,6 @@ schema = "enginegate/gate/1"
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
 [[waiver]]                   # metric, ceiling, reason, owner, expires (a day, its last); encoders, recipes, backends
-[blobs]                      # folder: where approved engines lie; a relative one begins at this file
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ GATE_SCHEMA = "enginegate/gate/1"
 
 _DEFAULTS = ("encoders", "recipes", "backends", "targets", "weights")
 _OF_ALL_RECIPES = ("kept_fp32", "limits")  # parts of a recipe's policy that the file says once
-_TABLES = ("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin", "waiver", "blobs")
+_TABLES = ("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin", "waiver")
 
 
 def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
@@ -75,7 +74,6 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
         checks=_checks(file.table("checks"), base.checks if base else CheckLimits()),
         kept_fp32=_kept_wide(file.table("kept_fp32"), base.kept_fp32 if base else ()),
         waivers=(*(base.waivers if base else ()), *waivers),
-        blobs=_blobs(file.table("blobs"), path) or (base.blobs if base else None),
     )
 
 
@@ -181,10 +179,3 @@ def _checks(table: GateTable, base: CheckLimits) -> CheckLimits:
         if given[name] < 0:
             line.refuse(f"limit is {given[name]:g}; expected at least 0")
     return replace(base, **given)
-
-
-def _blobs(table: GateTable, path: Path) -> str | None:
-    table.allow(("folder",))
-    if "folder" not in table.values:
-        return None
-    return str(path.parent / Path(table.text("folder")).expanduser())

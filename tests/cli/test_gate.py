@@ -30,6 +30,13 @@ def baseline_files(gate):
     return sorted((gate.folder / "baselines").rglob("*.json"))
 
 
+def add_waiver(gate, *, expires):
+    line = (
+        f'[[waiver]]\nmetric = "weights_bytes"\nceiling = 1e9\nreason = "for tests"\nowner = "someone@example.org"\nexpires = {expires}\n'
+    )
+    (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text() + line)
+
+
 def change_figure(gate, metric, change):
     """Change one figure in every baseline that has it."""
     for path in baseline_files(gate):
@@ -195,6 +202,26 @@ class TestRegressions:
         assert result.code == 1
         assert set(result.red.values()) == {"FAIL"}
         assert "+1 bytes" in result.stdout
+
+    @needs_rtx
+    def test_a_failure_that_somebody_answers_for_passes_and_names_him(self, gate):
+        change_figure(gate, "weights_bytes", lambda figure: figure - 1)
+        add_waiver(gate, expires="9999-12-31")
+
+        result = gate("-k", "weights_need")
+
+        assert result.code == 0, result.stdout
+        assert all("by someone@example.org" in row["reason"] for row in result.verdicts if row["metric"] == "weights_bytes")
+
+    @needs_rtx
+    def test_a_waiver_that_is_over_fails_what_would_pass(self, gate):
+        add_waiver(gate, expires="2020-01-01")
+
+        result = gate("-k", "weights_need")
+
+        assert result.code == 1
+        assert set(result.red) == {"weights_bytes"}
+        assert "ended on 2020-01-01" in result.stdout
 
 
 class TestBaselines:

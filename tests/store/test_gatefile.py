@@ -389,8 +389,3 @@ def test_a_waiver_that_cannot_be_meant_is_refused_by_its_line(path: Path, line: 
         read(path, WHOLE + WAIVER.replace(line, instead))
 
     assert "waiver 1" in str(refused.value)
-
-
-def test_stored_engines_lie_where_the_file_says_seen_from_the_file(path: Path):
-    assert read(path, WHOLE + '[blobs]\nfolder = "engines"\n').blobs == str(path.parent / "engines")
-    assert read(path, WHOLE).blobs is None

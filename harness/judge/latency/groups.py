@@ -40,8 +40,11 @@ def group_size(process: ProcessBlocks) -> int | None:
     return next((size for size in GROUP_SIZES if _takes_turns(process.blocks, size)), None)
 
 
-def groups_of(process: ProcessBlocks, size: int) -> tuple[Group, ...]:
-    """Consecutive groups of `size` blocks."""
+def groups_of(process: ProcessBlocks) -> tuple[Group, ...]:
+    """The groups of a process whose arms took turns; none where they did not."""
+    size = group_size(process)
+    if size is None:
+        return ()
     return tuple(process.blocks[start : start + size] for start in range(0, len(process.blocks), size))
 
 

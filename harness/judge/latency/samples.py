@@ -89,8 +89,7 @@ def _effects(samples: LatencySamples) -> tuple[Floats, int, int]:
     effects: list[float] = []
     measured = dropped = 0
     for process in samples.processes:
-        size = groups.group_size(process)
-        every = groups.groups_of(process, size or len(process.blocks))
+        every = groups.groups_of(process)
         kept = np.array([groups.is_steady(group) for group in every])
         measured, dropped = measured + len(every), dropped + int((~kept).sum())
         effect = float(process_effects(contrasts(groups.log_medians(every), groups.candidate_blocks(every)), kept))
