@@ -150,6 +150,11 @@ class GraphView:
         return None
 
     @cached_property
+    def by_name(self) -> Mapping[str, OnnxNode]:
+        """Node name to node."""
+        return {node.name: node for node in self.graph.nodes}
+
+    @cached_property
     def op_types(self) -> Mapping[str, str]:
         """Node name to operator."""
         return {node.name: node.op_type for node in self.graph.nodes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,21 @@ def float_weight(constant: OnnxConstant, shape: tuple[int, ...]) -> NDArray[Any]
         return None
     stored = _stored(constant, _FLOATS[constant.dtype]).reshape(constant.shape)
     return stored if constant.shape == shape else stored.T
+
+
+def float_digest(constant: OnnxConstant) -> str | None:
+    """sha256 of a float constant's shape and numbers, rounded to FP16; None when it is of another type, or large and not in plain bytes.
+
+    What an exporter keeps in FP32 beside a graph in FP16 is the same number for all that quantization has to do with it.
+    """
+    if constant.dtype not in _FLOATS or (constant.span is None and constant.value is None):
+        return None
+    digest = hashlib.sha256(repr(constant.shape).encode())
+    stored = _stored(constant, _FLOATS[constant.dtype]) if constant.span else np.asarray(constant.value).reshape(-1)
+    for start in range(0, len(stored), _PIECE):
+        with np.errstate(over="ignore"):
+            digest.update(stored[start : start + _PIECE].astype(np.float16).tobytes())
+    return digest.hexdigest()
 
 
 def _compared(codes: NDArray[np.uint8], scales: NDArray[np.float32], floats: NDArray[Any]) -> RoundTrip:

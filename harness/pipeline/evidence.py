@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
-    from harness.records.graph import OnnxGraph, RoundTrip, WeightStatistics
+    from harness.records.graph import OnnxConstant, OnnxGraph, RoundTrip, WeightStatistics
 
 
 def graph_evidence(
@@ -24,7 +24,16 @@ def graph_evidence(
     from harness.judge.onnx_checks.all_checks import Evidence
 
     trips = _trips(view, reference) if reference else None
-    return Evidence(view=view, statistics=_statistics(view), reference=reference, trips=trips, as_read=as_read, amax=amax)
+    digests = _digests(view, reference) if reference else {}
+    return Evidence(view=view, statistics=_statistics(view), reference=reference, trips=trips, digests=digests, as_read=as_read, amax=amax)
+
+
+def _digests(view: GraphView, reference: GraphView) -> Mapping[OnnxConstant, str | None]:
+    from harness.judge.onnx_checks.unchanged import kept_constants, unquantized_constants
+    from harness.measure.onnx_weights import float_digest
+
+    constants = (*unquantized_constants(view).values(), *kept_constants(view, reference).values())
+    return {constant: float_digest(constant) for constant in constants}
 
 
 def _statistics(view: GraphView) -> Mapping[str, WeightStatistics | None]:

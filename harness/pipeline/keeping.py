@@ -12,7 +12,7 @@ from harness.pipeline.names import backend_of
 from harness.records.kept_accuracy import KeptAccuracy, KeptTask, accuracy_file, file_stem
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.task import Task
-from harness.store.kept_accuracy import keep_rows, keep_task
+from harness.store.kept_accuracy import keep_range_use, keep_rows, keep_task
 
 if TYPE_CHECKING:
     from harness.judge.accuracy.evidence import AccuracyEvidence
@@ -123,6 +123,7 @@ class Keeper:
             observed=keep_rows(self._folder, engine.id, evidence.observed),
             exact=keep_rows(self._folder, _fp32_name(engine.encoder), evidence.exact),
             fake_quant=keep_rows(self._folder, f"{graph.id}-fake-quant", evidence.fake_quant) if evidence.fake_quant else None,
+            range_use=keep_range_use(self._folder, graph.id, evidence.range_use) if evidence.range_use else None,
             half=keep_rows(self._folder, half.id, evidence.half) if evidence.half else None,
             task=self._keep_task(engine.encoder, evidence.task) if evidence.task else None,
             approved_snr_db=evidence.approved_snr_db,

@@ -21,7 +21,7 @@ from harness.errors import MissingLibrary, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
-from harness.records.observations import Embeddings, EncoderInputs
+from harness.records.observations import Embeddings, EncoderInputs, RangeUse
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.store.cache import ArtifactCache, CacheEntry
 from harness.store.codec import from_plain, to_plain
@@ -37,6 +37,10 @@ Progress = Callable[[str], AbstractContextManager[None]]
 _PREPARED_BY = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnx-graphsurgeon")
 _READ_BY = ("open-clip-torch", "torchvision", "pillow")
 
+# Files of an entry that holds what a reference made of its inputs.
+_EMBEDDINGS = "embeddings.npz"
+_SHARES = "shares.npz"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OnnxFacts:
@@ -49,6 +53,11 @@ class _OnnxFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ReferenceFacts:
     logit_scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FakeQuantFacts:
+    quantizers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +138,7 @@ class Maker:
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
         """FP32 embeddings of `inputs`, by PyTorch."""
-        rows = _array(self._reference_entry(encoder, inputs), "embeddings.npz")
+        rows = _array(self._reference_entry(encoder, inputs), _EMBEDDINGS)
         return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
 
     def logit_scale(self, encoder: EncoderSpec, inputs: EncoderInputs) -> float:
@@ -138,8 +147,15 @@ class Maker:
 
     def fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
         """Embeddings of `inputs` by PyTorch in FP32 with the recipe's quantizers in place."""
-        made = recipe.on(encoder.tower)
-        return self._once(("fake_quant", encoder, made, inputs.digest), lambda: self._fake_quant(encoder, made, inputs))
+        rows = _array(self._fake_quant_entry(encoder, recipe, inputs), _EMBEDDINGS)
+        made_by = f"{encoder.name} {recipe.on(encoder.tower)} as fake quantization"
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+
+    def range_use(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> RangeUse:
+        """How those quantizers use their ranges on `inputs`."""
+        entry = self._fake_quant_entry(encoder, recipe, inputs)
+        quantizers = _facts(_FakeQuantFacts, entry).quantizers
+        return RangeUse(shares=_array(entry, _SHARES), quantizers=quantizers, inputs_digest=inputs.digest)
 
     def working(self, words: str) -> AbstractContextManager[None]:
         """Say what is being done, for as long as it is."""
@@ -246,22 +262,26 @@ class Maker:
             from harness.prepare.references import exact_rows
 
             made = exact_rows(encoder, inputs)
-            np.savez(folder / "embeddings.npz", rows=made.rows)
+            np.savez(folder / _EMBEDDINGS, rows=made.rows)
             return to_plain(_ReferenceFacts(logit_scale=made.logit_scale))
 
         made_from = {**self._prepared_from(encoder), "inputs": inputs.digest}
         fetch = partial(self._fetch, "reference", made_from, build, doing=f"running {encoder.name} in FP32")
         return self._once(("reference", encoder, inputs.digest), fetch)
 
-    def _fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
+    def _fake_quant_entry(self, encoder: EncoderSpec, asked: Recipe, inputs: EncoderInputs) -> CacheEntry:
         from harness.prepare.inputs import CALIBRATION
+
+        recipe = asked.on(encoder.tower)
 
         def build(folder: Path) -> Mapping[str, Any]:
             from harness.prepare.references import fake_quant_rows
 
             calibration = self.inputs(encoder, CALIBRATION)
-            np.savez(folder / "embeddings.npz", rows=fake_quant_rows(encoder, recipe, calibration, inputs))
-            return {}
+            made = fake_quant_rows(encoder, recipe, calibration, inputs)
+            np.savez(folder / _EMBEDDINGS, rows=made.rows)
+            np.savez(folder / _SHARES, rows=made.shares)
+            return to_plain(_FakeQuantFacts(quantizers=made.quantizers))
 
         made_from = {
             **self._prepared_from(encoder),
@@ -269,9 +289,8 @@ class Maker:
             "calibration": CALIBRATION.source(),
             "inputs": inputs.digest,
         }
-        entry = self._fetch("fake_quant", made_from, build, doing=f"running {encoder.name} {recipe} as fake quantization")
-        rows = _array(entry, "embeddings.npz")
-        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} {recipe} as fake quantization")
+        fetch = partial(self._fetch, "fake_quant", made_from, build, doing=f"running {encoder.name} {recipe} as fake quantization")
+        return self._once(("fake_quant", encoder, recipe, inputs.digest), fetch)
 
     def _fetch(self, kind: str, made_from: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]], *, doing: str) -> CacheEntry:
         def build_with_words(folder: Path) -> Mapping[str, Any]:

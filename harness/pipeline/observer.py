@@ -87,6 +87,7 @@ class Observer:
             observed=self.embeddings(engine),
             exact=self.reference(engine),
             fake_quant=self._pipeline.fake_quant(engine),
+            range_use=self._pipeline.range_use(engine),
             half=self._pipeline.embeddings(self.fp16_of(engine)) if engine.recipe.is_quantized else None,
             task=self._pipeline.task(engine.encoder),
             weights=self._pipeline.maker.origin(engine.encoder),
@@ -140,7 +141,7 @@ class Observer:
         return self._pipeline.graph(subject.encoder, subject.recipe)
 
     def graph_evidence(self, subject: Subject, *, beside_fp16: bool = False) -> Evidence:
-        """What the checks O1 to O15 look at.
+        """What the checks O1 to O16 look at.
 
         Args:
             beside_fp16: with the FP16 export of the same encoder, which then has to be made.

@@ -160,6 +160,7 @@ def _read_evidence(reader: KeptAccuracyReader, record: KeptAccuracy) -> Accuracy
         observed=observed,
         exact=exact,
         fake_quant=rows(record.fake_quant),
+        range_use=reader.range_use(record.range_use, of=record) if record.range_use else None,
         half=rows(record.half),
         task=reader.task(record.task, of=record) if record.task else None,
         approved_snr_db=record.approved_snr_db,

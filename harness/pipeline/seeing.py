@@ -11,7 +11,7 @@ from harness.errors import BuildFailed, EnginegateError
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
-from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, TimingSamples
+from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, RangeUse, TimingSamples
 from harness.records.policy import EvaluationRows
 from harness.records.run import EngineRow
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
@@ -92,6 +92,12 @@ class Pipeline:
         if not spec.recipe.is_quantized:
             return None
         return self.maker.fake_quant(spec.encoder, spec.recipe, self._evaluation(spec.encoder))
+
+    def range_use(self, spec: EngineSpec) -> RangeUse | None:
+        """How those quantizers use their ranges; None for a recipe that has none."""
+        if not spec.recipe.is_quantized:
+            return None
+        return self.maker.range_use(spec.encoder, spec.recipe, self._evaluation(spec.encoder))
 
     def task(self, encoder: EncoderSpec) -> Task | None:
         """What the encoder's embeddings are for, with the other tower in FP32; None for weights that have learnt nothing."""

@@ -216,13 +216,22 @@ def _feed(model: nn.Module, calibration: EncoderInputs) -> None:
             model(batch.float() if batch.is_floating_point() else batch)
 
 
+def activation_quantizers(encoder: nn.Module) -> Iterator[tuple[str, nn.Module, float]]:
+    """The quantizers of a quantized encoder that are on and are fed what it computes: path, module and calibrated magnitude."""
+    return ((path, module, amax) for path, module, amax in _quantizers(encoder) if not path.endswith(_WEIGHT_QUANTIZER))
+
+
 def _amax(encoder: nn.Module) -> Iterator[tuple[str, float]]:
+    return ((path, amax) for path, _, amax in _quantizers(encoder))
+
+
+def _quantizers(encoder: nn.Module) -> Iterator[tuple[str, nn.Module, float]]:
     from modelopt.torch.quantization.nn import TensorQuantizer
 
     for path, module in encoder.named_modules():
         if isinstance(module, TensorQuantizer) and module.is_enabled and module.amax is not None:
             amax: Any = module.amax
-            yield path, float(amax.max())
+            yield path, module, float(amax.max())
 
 
 def _require_quantized(encoder: nn.Module, promised: list[str], amax: dict[str, float]) -> None:

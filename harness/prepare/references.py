@@ -13,6 +13,7 @@ from harness.prepare.batch_norm import fold_batch_norms
 from harness.prepare.checkpoint import load_encoder
 from harness.prepare.export import input_name
 from harness.prepare.quantize import quantize
+from harness.prepare.ranges import watched
 from harness.records.observations import EncoderInputs, Float32Array
 from harness.records.spec import EncoderSpec, Recipe
 
@@ -35,6 +36,20 @@ class ReferenceRows:
     logit_scale: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizedRows:
+    """What an encoder with quantizers makes of its inputs.
+
+    Attributes:
+        rows: float32 [n, dim], not normalised.
+        quantizers, shares: as in `RangeUse`.
+    """
+
+    rows: Float32Array
+    quantizers: tuple[str, ...]
+    shares: Float32Array
+
+
 def exact_rows(spec: EncoderSpec, inputs: EncoderInputs) -> ReferenceRows:
     """What the untouched encoder makes of `inputs`.
 
@@ -46,8 +61,8 @@ def exact_rows(spec: EncoderSpec, inputs: EncoderInputs) -> ReferenceRows:
     return ReferenceRows(rows=_run(encoder, inputs), logit_scale=encoder.logit_scale)
 
 
-def fake_quant_rows(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInputs, inputs: EncoderInputs) -> Float32Array:
-    """float32 [n, dim]: what the encoder makes of `inputs` with the recipe's quantizers in place, all else in FP32.
+def fake_quant_rows(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInputs, inputs: EncoderInputs) -> QuantizedRows:
+    """What the encoder makes of `inputs` with the recipe's quantizers in place, all else in FP32.
 
     It says what quantization alone costs. What an engine loses beyond that is the exporter's and the compiler's.
 
@@ -62,7 +77,9 @@ def fake_quant_rows(spec: EncoderSpec, recipe: Recipe, calibration: EncoderInput
     if recipe is not Recipe.MODELOPT:
         fold_batch_norms(encoder)
     quantize(encoder, recipe, calibration)
-    return _run(encoder, inputs)
+    with watched(encoder) as watch:
+        rows = _run(encoder, inputs)
+    return QuantizedRows(rows=rows, quantizers=watch.quantizers, shares=watch.shares(len(inputs)))
 
 
 def require_tower(inputs: EncoderInputs, spec: EncoderSpec) -> None:

@@ -13,6 +13,7 @@ from harness.records.verdict import Direction
 
 # What may be said about which metric. All others are judged against the graph itself, or against every row.
 BOUNDED = {
+    "calibration_coverage": Direction.FLOOR,
     "centred_snr_db": Direction.FLOOR,
     "cosine_min": Direction.FLOOR,
     "cosine_p01": Direction.FLOOR,

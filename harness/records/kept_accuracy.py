@@ -43,6 +43,20 @@ class KeptRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRangeUse:
+    """How quantizers use their ranges, as an archive of numpy with `shares` (float32 [n, width]), `quantizers` and `inputs_digest`.
+
+    Attributes:
+        archive, n, width, inputs_digest: as in `KeptRows`.
+    """
+
+    archive: KeptFile
+    n: int
+    width: int
+    inputs_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptTask:
     """What the rows are for; see `harness.records.task.Task`.
 
@@ -71,7 +85,7 @@ class KeptAccuracy:
 
     Attributes:
         weights: origin of the weights, free of paths.
-        observed, exact, fake_quant, half, approved_snr_db: as in `harness.judge.accuracy.evidence.AccuracyEvidence`, which this
+        observed, exact, fake_quant, half, approved_snr_db, range_use: as in `harness.judge.accuracy.evidence.AccuracyEvidence`, which this
             reads back as. Engines of one encoder name the same file where they were compared with the same rows.
     Raises:
         UnknownName: `encoder` or the batch profile is none.
@@ -89,6 +103,7 @@ class KeptAccuracy:
     half: KeptRows | None
     task: KeptTask | None
     approved_snr_db: float | None
+    range_use: KeptRangeUse | None = None  # runs that were made before it was looked at have none
     schema: Literal["enginegate/accuracy/1"] = "enginegate/accuracy/1"
 
     def __post_init__(self) -> None:

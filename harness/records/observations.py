@@ -83,6 +83,29 @@ class Embeddings:
             return (self.rows / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RangeUse:
+    """How much of the range that calibration gave it the input of each quantizer takes, one row of the inputs at a time.
+
+    Attributes:
+        shares: float32 [n, quantizers]: largest magnitude of the row there over the largest that calibration saw; above 1 it is clipped.
+        quantizers: their module paths.
+        inputs_digest: as in `Embeddings`.
+    Raises:
+        InvalidMeasurement: `shares` is not two-dimensional, or has another width than there are quantizers.
+    """
+
+    shares: Float32Array
+    quantizers: tuple[str, ...]
+    inputs_digest: str
+
+    def __post_init__(self) -> None:
+        if self.shares.ndim != 2 or self.shares.shape[1] != len(self.quantizers):
+            raise InvalidMeasurement(
+                f"shares of ranges are {list(self.shares.shape)}, for {len(self.quantizers)} quantizers; expected one column for each"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTensor:
     """One operand of an engine layer. `datatype` is the compiler's own word, such as `FP8` or `Half`; -1 is a dynamic axis."""

@@ -20,18 +20,20 @@ from harness.records.kept_accuracy import (
     ACCURACY_SCHEMA,
     KeptAccuracy,
     KeptFile,
+    KeptRangeUse,
     KeptRows,
     KeptTask,
     accuracy_file,
     file_stem,
 )
-from harness.records.observations import Embeddings
+from harness.records.observations import Embeddings, RangeUse
 from harness.records.task import Pairing, Task
 from harness.store.codec import from_plain, read_json, require_schema
 from harness.store.run_directory import RunDirectory, kept_bytes, run_file
 
 _AGAIN = "copy the whole folder, or run again"
 _ROWS = {"rows", "ids", "inputs_digest"}
+_RANGE_USE = {"shares", "quantizers", "inputs_digest"}
 
 
 def keep_rows(folder: RunDirectory, name: str, seen: Embeddings) -> KeptRows:
@@ -45,6 +47,22 @@ def keep_rows(folder: RunDirectory, name: str, seen: Embeddings) -> KeptRows:
         f"{file_stem(name)}-embeddings", rows=rows, ids=np.asarray(seen.ids), inputs_digest=np.asarray(seen.inputs_digest)
     )
     return KeptRows(archive=archive, n=rows.shape[0], width=rows.shape[1], inputs_digest=seen.inputs_digest, made_by=seen.made_by)
+
+
+def keep_range_use(folder: RunDirectory, name: str, seen: RangeUse) -> KeptRangeUse:
+    """Keep how quantizers use their ranges as `samples/<name>-range-use.npz`, once.
+
+    Raises:
+        StoreFailed: no room, or no right to write.
+    """
+    n, width = seen.shares.shape
+    archive = folder.save_arrays_once(
+        f"{file_stem(name)}-range-use",
+        shares=np.asarray(seen.shares, dtype=np.float32),
+        quantizers=np.asarray(seen.quantizers),
+        inputs_digest=np.asarray(seen.inputs_digest),
+    )
+    return KeptRangeUse(archive=archive, n=n, width=width, inputs_digest=seen.inputs_digest)
 
 
 def keep_task(folder: RunDirectory, task: Task, *, other: KeptRows) -> KeptTask:
@@ -108,6 +126,20 @@ class KeptAccuracyReader:
             self._rows[kept] = self._read_rows(kept, accuracy_file(of.engine))
         return self._rows[kept]
 
+    def range_use(self, kept: KeptRangeUse, *, of: KeptAccuracy) -> RangeUse:
+        """How the quantizers of `of` use their ranges.
+
+        Raises:
+            UsageError: as `rows`.
+        """
+        named_by = accuracy_file(of.engine)
+        file, arrays = self._archive(kept.archive, named_by, _RANGE_USE)
+        shares, quantizers = arrays["shares"], arrays["quantizers"]
+        _require_rows(file, shares, kept, named_by)
+        _require_texts(file, "quantizers", quantizers, kept.width, "column")
+        _require_inputs(file, arrays["inputs_digest"], kept, named_by)
+        return RangeUse(shares=shares, quantizers=tuple(map(str, quantizers)), inputs_digest=kept.inputs_digest)
+
     def task(self, kept: KeptTask, *, of: KeptAccuracy) -> Task:
         """What the rows of `of` are for.
 
@@ -136,13 +168,10 @@ class KeptAccuracyReader:
 
     def _read_rows(self, kept: KeptRows, named_by: str) -> Embeddings:
         file, arrays = self._archive(kept.archive, named_by, _ROWS)
-        rows, ids, digest = arrays["rows"], arrays["ids"], arrays["inputs_digest"]
-        if rows.dtype != np.float32 or rows.shape != (kept.n, kept.width):
-            _refuse(file, f"has rows of {_kind(rows)}", f"float32 [{kept.n}, {kept.width}], as {named_by} says")
-        if ids.dtype.kind != "U" or ids.shape != (kept.n,):
-            _refuse(file, f"has ids of {_kind(ids)}", f"{kept.n} texts, one a row")
-        if str(digest) != kept.inputs_digest:
-            _refuse(file, f"was seen on inputs {str(digest)[:12]}", f"{kept.inputs_digest[:12]}, as {named_by} says")
+        rows, ids = arrays["rows"], arrays["ids"]
+        _require_rows(file, rows, kept, named_by)
+        _require_texts(file, "ids", ids, kept.n, "row")
+        _require_inputs(file, arrays["inputs_digest"], kept, named_by)
         return Embeddings(rows=rows, ids=tuple(map(str, ids)), inputs_digest=kept.inputs_digest, made_by=kept.made_by)
 
     def _archive(self, kept: KeptFile, named_by: str, wanted: set[str]) -> tuple[Path, dict[str, NDArray[Any]]]:
@@ -157,6 +186,21 @@ class KeptAccuracyReader:
         if set(arrays) != wanted:
             _refuse(file, f"holds {', '.join(sorted(arrays)) or 'nothing'}", ", ".join(sorted(wanted)))
         return file, arrays
+
+
+def _require_rows(file: Path, rows: NDArray[Any], kept: KeptRows | KeptRangeUse, named_by: str) -> None:
+    if rows.dtype != np.float32 or rows.shape != (kept.n, kept.width):
+        _refuse(file, f"has rows of {_kind(rows)}", f"float32 [{kept.n}, {kept.width}], as {named_by} says")
+
+
+def _require_texts(file: Path, what: str, texts: NDArray[Any], n: int, of: str) -> None:
+    if texts.dtype.kind != "U" or texts.shape != (n,):
+        _refuse(file, f"has {what} of {_kind(texts)}", f"{n} texts, one a {of}")
+
+
+def _require_inputs(file: Path, digest: NDArray[Any], kept: KeptRows | KeptRangeUse, named_by: str) -> None:
+    if str(digest) != kept.inputs_digest:
+        _refuse(file, f"was seen on inputs {str(digest)[:12]}", f"{kept.inputs_digest[:12]}, as {named_by} says")
 
 
 def _kind(array: NDArray[Any]) -> str:

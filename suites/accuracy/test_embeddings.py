@@ -25,6 +25,11 @@ def test_the_compiler_costs_no_more_than_quantization_does(engine, expect_of):
     expect_of(engine, "snr_loss_db", "snr_to_fake_quant_db")
 
 
+@pytest.mark.gates("calibration_coverage", quantized=True)
+def test_calibration_saw_what_the_encoder_is_used_for(engine, expect_of):
+    expect_of(engine, "calibration_coverage")
+
+
 @pytest.mark.gates("fp8_error_db", quantized=True)
 def test_fp8_is_really_at_work(engine, expect_of):
     expect_of(engine, "fp8_error_db")

@@ -1,4 +1,4 @@
-"""Every check of the exported graph, O1 to O15. Needs no compiler."""
+"""Every check of the exported graph, O1 to O16. Needs no compiler."""
 
 import pytest
 
@@ -91,3 +91,8 @@ def test_the_file_is_as_large_as_its_shapes_say(expect_none_of):
 @pytest.mark.gates("check_O15", quantized=True)
 def test_every_activation_is_scaled_by_what_calibration_saw(expect_none_of):
     expect_none_of("O15")
+
+
+@pytest.mark.gates("check_O16", quantized=True)
+def test_what_is_not_quantized_is_that_of_the_fp16_export(expect_none_of):
+    expect_none_of("O16", beside_fp16=True)

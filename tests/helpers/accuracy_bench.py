@@ -28,7 +28,7 @@ from harness.pipeline.names import backend_of
 from harness.prepare.dataset import inputs_digest
 from harness.prepare.inputs import CALIBRATION, EmojiSet, Split
 from harness.records.artifacts import EngineArtifact
-from harness.records.observations import Embeddings, EncoderInputs, Tensors
+from harness.records.observations import Embeddings, EncoderInputs, RangeUse, Tensors
 from harness.records.policy import GatePolicy
 from harness.records.spec import EngineSpec, Recipe
 from harness.records.task import Task
@@ -139,6 +139,7 @@ class Bench:
             observed=observed,
             exact=exact,
             fake_quant=self.maker.fake_quant(encoder, recipe, self.inputs) if recipe.is_quantized else None,
+            range_use=self.maker.range_use(encoder, recipe, self.inputs) if recipe.is_quantized else None,
             half=self._half() if recipe.is_quantized else None,
             task=self._task() if self._has_task else None,
             approved_snr_db=snr_of(observed, exact),
@@ -208,7 +209,7 @@ class Bench:
         evidence = replace(self.evidence, observed=self.run(subject))
         if subject.fake_quant is None or evidence.fake_quant is None:
             return evidence
-        return replace(evidence, fake_quant=replace(evidence.fake_quant, rows=subject.fake_quant))
+        return replace(evidence, fake_quant=replace(evidence.fake_quant, rows=subject.fake_quant), range_use=subject.range_use)
 
     def judged(self, seen: AccuracyEvidence) -> tuple[Judgement, ...]:
         """Every metric that the suite asks of this engine, in its order, held to gate.toml."""
@@ -239,7 +240,8 @@ class Bench:
             from harness.prepare.references import fake_quant_rows
 
             facts = make_onnx(spec, recipe, calibration, folder)
-            np.savez(folder / "fake_quant.npz", rows=fake_quant_rows(spec, recipe, calibration, self.inputs))
+            planned = fake_quant_rows(spec, recipe, calibration, self.inputs)
+            np.savez(folder / "fake_quant.npz", rows=planned.rows, shares=planned.shares, quantizers=np.asarray(planned.quantizers))
             return {"amax": dict(facts.amax)}
 
         made_from = {
@@ -251,7 +253,10 @@ class Bench:
         }
         entry = self._cache.fetch("recalibrated", made_from, build)
         with np.load(entry.path("fake_quant.npz")) as arrays:
-            return Remade(model=onnx.load(entry.path("model.onnx")), amax=dict(entry.facts["amax"]), fake_quant=arrays["rows"])  # type: ignore[arg-type]
+            quantizers = tuple(map(str, arrays["quantizers"]))
+            use = RangeUse(shares=arrays["shares"], quantizers=quantizers, inputs_digest=self.inputs.digest)
+            amax: Any = entry.facts["amax"]
+            return Remade(model=onnx.load(entry.path("model.onnx")), amax=dict(amax), fake_quant=arrays["rows"], range_use=use)
 
 
 def judged_by(policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence) -> tuple[Judgement, ...]:

@@ -20,13 +20,13 @@ from harness.pipeline.making import code_digest
 from harness.pipeline.names import backend_of
 from harness.prepare.dataset import encoder_inputs, inputs_digest
 from harness.records.artifacts import EngineArtifact
-from harness.records.observations import Embeddings, EncoderInputs, Float32Array
+from harness.records.observations import Embeddings, EncoderInputs, Float32Array, RangeUse
 from harness.records.policy import GatePolicy
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe, Tower
 from harness.records.task import Task
 from harness.records.verdict import Direction, Judgement, Severity, Status
 from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
-from tests.helpers.accuracy_faults.fault import Subject
+from tests.helpers.accuracy_faults.fault import recalibrated
 from tests.helpers.fresh_inputs import FreshCalibration, FreshEmoji
 from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
 from tests.helpers.side_by_side import side_by_side
@@ -122,12 +122,13 @@ def _on_fresh_inputs(draws: Draws) -> list[Judged]:
         for recipe in RECIPES:
             bench, quantizes = benches[tower, recipe], recipe.is_quantized
             observed = _engine(bench, inputs[tower]) if quantizes else half
-            quantized = _fake_quant(bench, inputs[tower]) if quantizes else [None] * len(data)
+            quantized = _fake_quant(bench, inputs[tower]) if quantizes else [(None, None)] * len(data)
             for draw, task in enumerate(tasks):
                 seen = AccuracyEvidence(
                     observed=observed[draw],
                     exact=exact[tower][draw],
-                    fake_quant=quantized[draw],
+                    fake_quant=quantized[draw][0],
+                    range_use=quantized[draw][1],
                     half=half[draw] if quantizes else None,
                     task=task,
                 )
@@ -142,8 +143,7 @@ def _with_fresh_calibration(draws: Draws) -> list[Judged]:
     bench = bench_of(EngineSpec(encoder=encoder, recipe=draws.recipe, backend="onnxruntime"), draws.rows)
     found: list[Judged] = []
     for seed in draws.seeds:
-        made = bench.clean.remake(encoder_inputs(encoder, FreshCalibration(seed)))
-        subject = Subject(model=made.model, amax=made.amax, fed=bench.inputs.rows, fake_quant=made.fake_quant)
+        subject = recalibrated(bench.clean, bench.clean.remake(encoder_inputs(encoder, FreshCalibration(seed))))
         found.append(_judged("calibration", bench.policy, bench.engine, bench.seen(subject), bench.checks(subject)))
     return found
 
@@ -178,17 +178,29 @@ def _exact(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     return _by_draw(bench, lambda inputs: exact_rows(encoder, inputs).rows, made_from, draws)
 
 
-def _fake_quant(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
+def _fake_quant(bench: Bench, draws: Sequence[EncoderInputs]) -> list[tuple[Embeddings, RangeUse]]:
+    """What the quantizers alone make of each draw. Rows are kept with their use of ranges beside them, in further columns."""
     from harness.prepare.references import fake_quant_rows
 
     encoder, recipe, calibration = bench.engine.encoder, bench.engine.recipe, bench.clean.calibration
     made_from = {
-        "by": f"fake quantization, {recipe}",
+        "by": f"fake quantization and its ranges, {recipe}",
         "encoder": encoder.name,
         "weights": bench.maker.origin(encoder),
         "calibration": calibration.digest,
     }
-    return _by_draw(bench, lambda inputs: fake_quant_rows(encoder, recipe, calibration, inputs), made_from, draws)
+    quantizers = bench.maker.range_use(encoder, recipe, bench.inputs).quantizers
+
+    def run(inputs: EncoderInputs) -> Float32Array:
+        made = fake_quant_rows(encoder, recipe, calibration, inputs)
+        return np.hstack([made.rows, made.shares])
+
+    return [_apart(one, quantizers) for one in _by_draw(bench, run, made_from, draws)]
+
+
+def _apart(seen: Embeddings, quantizers: tuple[str, ...]) -> tuple[Embeddings, RangeUse]:
+    rows, shares = np.split(seen.rows, [-len(quantizers)], axis=1)
+    return replace(seen, rows=rows), RangeUse(shares=shares, quantizers=quantizers, inputs_digest=seen.inputs_digest)
 
 
 def _engine(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:

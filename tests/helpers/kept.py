@@ -17,7 +17,7 @@ from harness.judge.accuracy.evidence import AccuracyEvidence
 from harness.pipeline.comparing import policy_of
 from harness.pipeline.keeping import Keeper
 from harness.records.kept_accuracy import accuracy_file
-from harness.records.observations import Embeddings
+from harness.records.observations import Embeddings, RangeUse
 from harness.records.run import ReportFinding
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.task import Pairing, Task
@@ -51,6 +51,11 @@ TASK = Task(
 )
 
 
+RANGE_USE = RangeUse(
+    shares=np.full((ROWS, 2), 0.9, np.float32), quantizers=("fc.input_quantizer", "proj.input_quantizer"), inputs_digest="pictures"
+)
+
+
 def evidence(engine: EngineSpec, **changes: Any) -> AccuracyEvidence:
     """What a clean engine leaves: FP8's error beside FP16's much smaller one."""
     quantized = engine.recipe.is_quantized
@@ -58,6 +63,7 @@ def evidence(engine: EngineSpec, **changes: Any) -> AccuracyEvidence:
         observed=embeddings(engine.id, noise=0.01 if quantized else 1e-4, seed=2),
         exact=embeddings("a/image in FP32 torch"),
         fake_quant=embeddings("fake quantization", noise=0.01, seed=2) if quantized else None,
+        range_use=RANGE_USE if quantized else None,
         half=embeddings(FP16.id, noise=1e-4, seed=2) if quantized else None,
         task=TASK,
         approved_snr_db=35.0 if quantized else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.judge.accuracy.evidence import AccuracyEvidence
-from harness.records.observations import Embeddings
+from harness.records.observations import Embeddings, RangeUse
 from harness.records.spec import Tower
 from harness.records.task import Pairing, Task
 
@@ -56,6 +56,7 @@ def evidence(
         observed=embeddings(planned + compiler * generator.standard_normal(exact.shape), made_by="the engine"),
         exact=embeddings(exact, made_by="FP32"),
         fake_quant=embeddings(planned, made_by="fake-quant"),
+        range_use=RangeUse(shares=np.full((len(exact), 1), 0.9, np.float32), quantizers=("fc",), inputs_digest="the same"),
         half=embeddings(exact + 0.001 * generator.standard_normal(exact.shape), made_by="the FP16 engine"),
         task=task_of(other, tower=tower, pairs=pairs),
         weights=WEIGHTS,

@@ -195,7 +195,7 @@ def test_rows_of_another_type_are_unsound(dtype):
     assert str(np.dtype(dtype)) in judgement.reason
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "calibration_coverage"])  # which looks at no row
 def test_rows_that_are_no_floats_are_refused_with_words(metric):
     odd = Embeddings(rows=CLEAN.exact.rows.astype(object), ids=CLEAN.exact.ids, inputs_digest="the same", made_by="a test")
     seen = replace(CLEAN, observed=odd)

@@ -90,10 +90,12 @@ def test_engines_of_one_encoder_share_what_they_are_compared_with(tmp_path):
     assert names == [
         "a-image-attention-fake-embeddings.npz",
         "a-image-attention-fake-quant-embeddings.npz",
+        "a-image-attention-range-use.npz",
         "a-image-fp16-fake-embeddings.npz",
         "a-image-fp32-embeddings.npz",
         "a-image-linear-fake-embeddings.npz",
         "a-image-linear-fake-quant-embeddings.npz",
+        "a-image-linear-range-use.npz",
         "a-text-fp32-embeddings.npz",
         "pairs.npz",
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.errors import InvalidMeasurement
-from harness.judge.accuracy import references, retrieval, rows, tasks
+from harness.judge.accuracy import calibration, references, retrieval, rows, tasks
 from harness.judge.accuracy.evidence import AccuracyEvidence
 from harness.records.observations import Embeddings
 from harness.records.task import Task
@@ -40,6 +40,7 @@ METRICS: Mapping[str, AccuracyMetric] = {
         AccuracyMetric(name="snr_loss_db", quantized_only=True),
         AccuracyMetric(name="snr_to_fake_quant_db", quantized_only=True),
         AccuracyMetric(name="fp8_error_db", quantized_only=True),
+        AccuracyMetric(name="calibration_coverage", quantized_only=True),
         AccuracyMetric(name="logit_drift_p99", needs_task=True),
         AccuracyMetric(name="zero_shot_agreement", needs_task=True),
         AccuracyMetric(name="zero_shot_top1_drop", needs_task=True),
@@ -97,6 +98,13 @@ def _fp8_error(seen: AccuracyEvidence, limit: Number, margin: Number) -> Judgeme
     return references.fp8_error_db(seen.observed, half, seen.exact, floor=limit("fp8_error_db"))
 
 
+def _calibration_coverage(seen: AccuracyEvidence, limit: Number, margin: Number) -> Judgement:
+    metric = "calibration_coverage"
+    if seen.range_use is None:
+        raise InvalidMeasurement(f"{metric} needs to know how quantizers use their ranges, which nobody looked at; run the gate again")
+    return calibration.calibration_coverage(seen.range_use, seen.observed, floor=limit(metric))
+
+
 def _of_task(
     judge: Callable[..., Judgement], metric: str, bound: str
 ) -> Callable[[AccuracyEvidence, Callable[[str], float], Callable[[str], float]], Judgement]:
@@ -114,6 +122,7 @@ _JUDGES: Mapping[str, Callable[[AccuracyEvidence, Number, Number], Judgement]] =
     "snr_loss_db": _snr_loss,
     "snr_to_fake_quant_db": _snr_to_fake_quant,
     "fp8_error_db": _fp8_error,
+    "calibration_coverage": _calibration_coverage,
     "logit_drift_p99": _of_task(tasks.logit_drift_p99, "logit_drift_p99", "ceiling"),
     "zero_shot_agreement": _of_task(tasks.zero_shot_agreement, "zero_shot_agreement", "floor"),
     "zero_shot_top1_drop": _of_task(tasks.zero_shot_top1_drop, "zero_shot_top1_drop", "ceiling"),

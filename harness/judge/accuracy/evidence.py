@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.records.observations import Embeddings
+from harness.records.observations import Embeddings, RangeUse
 from harness.records.task import Task
 
 
@@ -16,6 +16,7 @@ class AccuracyEvidence:
         observed: by the engine under test.
         exact: by the untouched encoder, in FP32 torch.
         fake_quant: by the same encoder with Model Optimizer's quantizers, in FP32 torch; None for a recipe that quantizes nothing.
+        range_use: of the quantizers' inputs, by the fake-quantized encoder; None where that is.
         half: by the FP16 engine of the same backend; None where that is the engine under test.
         task: what the rows are for; None for weights that have learnt nothing.
         approved_snr_db: centred SNR of the approved engine on these inputs; None where there is none.
@@ -25,6 +26,7 @@ class AccuracyEvidence:
     observed: Embeddings
     exact: Embeddings
     fake_quant: Embeddings | None = None
+    range_use: RangeUse | None = None
     half: Embeddings | None = None
     task: Task | None = None
     approved_snr_db: float | None = None

@@ -14,11 +14,12 @@ from harness.judge.onnx_checks.products import both_operands_quantized, no_half_
 from harness.judge.onnx_checks.recorded import NO_RECORD, quantized_activations, scales_as_recorded
 from harness.judge.onnx_checks.scales import pairs_agree, shared_inputs_share_scales, sound_scales
 from harness.judge.onnx_checks.size import bytes_as_predicted, quantized_flop_share
+from harness.judge.onnx_checks.unchanged import NOTHING_TO_COMPARE, kept_constants, rest_is_the_references
 from harness.judge.onnx_checks.weights import NO_REFERENCE, fp8_weights, scale_agrees_with_data, weights_survive_rounding
 from harness.judge.onnx_graph import why_not_folded
 from harness.judge.structure import PRODUCTS, QDQ, QUANTIZE, GraphView
 from harness.records.findings import GraphSummary
-from harness.records.graph import OnnxGraph, RoundTrip, WeightStatistics
+from harness.records.graph import OnnxConstant, OnnxGraph, RoundTrip, WeightStatistics
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Judgement, Severity
 
@@ -31,6 +32,7 @@ class Evidence:
         statistics: of its FP8 constants, by name; None for one that cannot be read.
         reference: the graph before quantization, where there is one.
         trips: with a reference, each weight GEMM's and token table's distance from it, by node name; None for what cannot be compared.
+        digests: with a reference, of the float constants of both, rounded to FP16; None for one not stored as plain bytes.
         as_read: the graph before its nodes were given names of their own; None where the view is of the graph as it was read.
         amax: the largest magnitude that each quantizer saw while it was calibrated, by its path; None where nobody recorded it.
     """
@@ -39,6 +41,7 @@ class Evidence:
     statistics: Mapping[str, WeightStatistics | None] = field(default_factory=dict[str, "WeightStatistics | None"])
     reference: GraphView | None = None
     trips: Mapping[str, RoundTrip | None] | None = None
+    digests: Mapping[OnnxConstant, str | None] = field(default_factory=dict[OnnxConstant, "str | None"])
     as_read: OnnxGraph | None = None
     amax: Mapping[str, float] | None = None
 
@@ -59,6 +62,7 @@ CHECKS: Mapping[str, Callable[[Evidence, RecipePolicy], Findings]] = {
     "O13": lambda seen, policy: shared_inputs_share_scales(seen.view, policy),
     "O14": lambda seen, policy: bytes_as_predicted(seen.view, policy),
     "O15": lambda seen, policy: scales_as_recorded(seen.view, policy, seen.amax),
+    "O16": lambda seen, policy: rest_is_the_references(seen.view, policy, seen.reference, seen.digests),
 }
 
 
@@ -79,11 +83,12 @@ _LOOKED_AT: Mapping[str, Callable[[Evidence], int]] = {
     "O13": lambda seen: len(seen.view.of_types(QUANTIZE)),
     "O14": lambda seen: len(seen.view.graph.constants) if seen.view.graph.file_bytes and seen.view.blocks else 0,
     "O15": lambda seen: len(quantized_activations(seen.view)),
+    "O16": lambda seen: len(kept_constants(seen.view, seen.reference)) if seen.reference is not None else 0,
 }
 
 
 def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
-    """One check, `O1` to `O15`, as a judgement of metric `check_O1` to `check_O15`; INVALID where it has nothing to look at."""
+    """One check, `O1` to `O16`, as a judgement of metric `check_O1` to `check_O16`; INVALID where it has nothing to look at."""
     looked = Looked(n=_LOOKED_AT[check](seen), findings=CHECKS[check](seen, policy), why_not=why_not_judged(seen).get(check))
     return judged(check, looked, policy)
 
@@ -91,7 +96,11 @@ def judgement(check: str, seen: Evidence, policy: RecipePolicy) -> Judgement:
 def why_not_judged(seen: Evidence) -> Mapping[str, str]:
     """Checks that lack what they compare a graph with, each with the words for it."""
     quantizes = bool(seen.view.of_types(QDQ))
-    missing = {"O8": NO_REFERENCE if seen.trips is None else None, "O15": NO_RECORD if seen.amax is None else None}
+    missing = {
+        "O8": NO_REFERENCE if seen.trips is None else None,
+        "O15": NO_RECORD if seen.amax is None else None,
+        "O16": NOTHING_TO_COMPARE if seen.reference is None else None,
+    }
     return {check: words for check, words in missing.items() if words is not None and quantizes}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.judge.structure import GraphView
-from harness.records.observations import EncoderInputs, Float32Array
+from harness.records.observations import EncoderInputs, Float32Array, RangeUse
 from harness.records.spec import BatchProfile, EngineSpec
 
 BATCH = BatchProfile().optimum  # rows; what a gate hands an engine at a time, and so what "one row of a batch" is one of
@@ -21,11 +21,12 @@ Rows = NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Remade:
-    """An engine made again with other calibration rows: its graph, what calibration recorded, and its fake-quant rows."""
+    """An engine made again with other calibration rows: its graph, what calibration recorded, its fake-quant rows, its use of ranges."""
 
     model: Any
     amax: Mapping[str, float]
     fake_quant: Float32Array
+    range_use: RangeUse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +62,7 @@ class Subject:
         model: the graph that it is built from, and that graph checks look at.
         amax: what calibration recorded.
         fed: what the engine is given; the references are given the evaluation inputs.
-        fake_quant: rows of the quantizers alone, where they are not the clean engine's.
+        fake_quant, range_use: of the quantizers alone, where they are not the clean engine's.
         after: what becomes of a batch of embeddings that begins at row `start`.
     """
 
@@ -69,6 +70,7 @@ class Subject:
     amax: Mapping[str, float]
     fed: Rows
     fake_quant: Float32Array | None = None
+    range_use: RangeUse | None = None
     after: Callable[[Float32Array, int], Float32Array] = unharmed
 
 
@@ -92,6 +94,11 @@ def unbroken(clean: Clean) -> Subject:
     import onnx
 
     return Subject(model=onnx.load(clean.path), amax=clean.amax, fed=clean.inputs.rows)
+
+
+def recalibrated(clean: Clean, made: Remade) -> Subject:
+    """The engine, made again."""
+    return Subject(model=made.model, amax=made.amax, fed=clean.inputs.rows, fake_quant=made.fake_quant, range_use=made.range_use)
 
 
 @dataclass(frozen=True)
@@ -133,5 +140,4 @@ class CalibrationFault:
         return tuple(self.sets(clean)) if clean.engine.recipe.is_quantized else ()
 
     def plant(self, clean: Clean, place: str) -> Subject:
-        made = clean.remake(self.sets(clean)[place]())
-        return Subject(model=made.model, amax=made.amax, fed=clean.inputs.rows, fake_quant=made.fake_quant)
+        return recalibrated(clean, clean.remake(self.sets(clean)[place]()))
