@@ -77,6 +77,7 @@ class LatencyJudgement:
 
     Attributes:
         status: PASS, FAIL, INCONCLUSIVE or INVALID.
+        against: the ratio that a slow-down is counted from: 1, or one that was approved.
         ratio: candidate time / baseline time, the geometric mean over processes.
         low, high: bounds of the true ratio: above `low` but for a chance of alpha, below `high` but for one of `beta`.
         detectable: minimum detectable effect: the slow-down, 0.01 for one percent, that FAIL finds but for a chance of `beta`.
@@ -92,6 +93,7 @@ class LatencyJudgement:
     alpha: float
     beta: float
     delta: float
+    against: float = 1.0
     reason: str = ""
     ratio: float | None = None
     low: float | None = None

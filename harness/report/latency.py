@@ -11,7 +11,8 @@ def latency_text(judged: LatencyJudgement) -> str:
     lines = [f"{judged.status}: {judged.reason}" if judged.reason else str(judged.status)]
     if judged.ratio is not None and judged.low is not None and judged.high is not None:
         bounds = f"above {judged.low:.4f} but for a chance of {judged.alpha:g}, below {judged.high:.4f} but for {judged.beta:g}"
-        lines.append(f"  ratio      {judged.ratio:.4f}, candidate / baseline; {bounds}")
+        against = "" if judged.against == 1 else f", held against {judged.against:g}"
+        lines.append(f"  ratio      {judged.ratio:.4f}, candidate / baseline{against}; {bounds}")
     if judged.detectable is not None:
         lines.append(f"  sees       {judged.detectable:+.2%} (minimum detectable effect); asked: {judged.delta:+.2%}")
     lines.append(f"  processes  {judged.processes}, with {judged.groups} groups of blocks, {judged.dropped} of them dropped")
