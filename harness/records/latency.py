@@ -64,7 +64,7 @@ class LatencySamples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFigures:
-    """One arm at a glance: median over all its launches, and median of its blocks' clocks where they were read."""
+    """One arm at a glance: median over all its launches, and mean of its blocks' clocks where they were read."""
 
     p50_ms: float
     launches: int

@@ -23,7 +23,7 @@ def latency_text(judged: LatencyJudgement) -> str:
 
 
 def _figures(figures: ArmFigures) -> str:
-    clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:g} MHz"
+    clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:.0f} MHz"
     return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {clock}"
 
 

@@ -90,7 +90,7 @@ def process_ratios(samples: LatencySamples) -> tuple[Floats, int, int]:
     measured = dropped = 0
     for process in samples.processes:
         every = groups.groups_of(process)
-        kept = np.array([groups.is_steady(group) for group in every])
+        kept = groups.kept_groups(process)
         measured, dropped = measured + len(every), dropped + int((~kept).sum())
         effect = float(process_effects(contrasts(groups.log_medians(every), groups.candidate_blocks(every)), kept))
         if math.isfinite(effect):
@@ -102,7 +102,7 @@ def problem_of_guard(measured: int, dropped: int) -> str | None:
     """Why what the guard left of `measured` groups proves nothing, in words; None when it does."""
     if dropped <= DROPPED_SHARE * measured:
         return None
-    found = f"{dropped} of {measured} groups were throttled or changed their clock by more than 2 %"
+    found = f"{dropped} of {measured} groups were throttled, or in processes whose arms ran at clocks more than 2 % apart"
     return f"{found}; expected at most {DROPPED_SHARE:.0%}; cool the board or lock its clocks, and measure again"
 
 
