@@ -64,10 +64,17 @@ class LatencySamples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFigures:
-    """One arm at a glance: median over all its launches, and mean of its blocks' clocks where they were read."""
+    """One arm at a glance.
+
+    Attributes:
+        p50_ms: median over all its launches.
+        p99_ms: what 99 of 100 launches keep below, with 99 % confidence were launches independent; None where they are too few to say.
+        sm_clock_mhz: mean of its blocks' clocks; None where nobody read them.
+    """
 
     p50_ms: float
     launches: int
+    p99_ms: float | None = None
     sm_clock_mhz: float | None = None
 
 

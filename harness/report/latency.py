@@ -24,8 +24,12 @@ def latency_text(judged: LatencyJudgement) -> str:
 
 def _figures(figures: ArmFigures) -> str:
     clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:.0f} MHz"
-    return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {clock}"
+    tail = f"p99 below {figures.p99_ms:.4g} ms" if figures.p99_ms is not None else f"no p99 from fewer than {FEWEST_FOR_P99} launches"
+    return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {tail}, {clock}"
 
+
+# ln 0.01 / ln 0.99: the largest of fewer launches lies below the 99th percentile with a chance of more than one percent.
+FEWEST_FOR_P99 = 459
 
 # In this order; what else is known follows.
 _FIRST = ("baseline", "candidate", "machine", "protocol", "guard", "clocks")

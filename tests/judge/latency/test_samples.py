@@ -10,6 +10,7 @@ import pytest
 from harness.judge.latency.samples import judge_samples, process_ratios
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
 from harness.records.verdict import Status
+from harness.report.latency import latency_text
 
 TURNS = (Arm.BASELINE, Arm.CANDIDATE, Arm.CANDIDATE, Arm.BASELINE)
 
@@ -85,3 +86,14 @@ def test_what_is_slower_and_below_delta_passes_and_is_told():
 def test_figures_say_launches_and_the_mean_clock_of_each_arm():
     judged = judge_samples(samples())
     assert (judged.baseline.p50_ms, judged.baseline.launches, judged.baseline.sm_clock_mhz) == (2.0, 150, 1980.0)
+
+
+@pytest.mark.parametrize(("launches", "p99_ms"), [(456, None), (459, 153.0), (660, 220.0), (663, 221.0)])
+def test_a_tail_is_told_only_of_as_many_launches_as_it_takes(launches, p99_ms):
+    counted = tuple(float(number) for number in range(1, launches // 3 + 1))
+    blocks = tuple(Block(arm=arm, ms=counted) for arm in TURNS[:2])
+    figures = judge_samples(LatencySamples(processes=(ProcessBlocks(blocks=blocks),) * 3)).baseline
+
+    assert (figures.launches, figures.p99_ms) == (launches, p99_ms)
+    words = latency_text(judge_samples(LatencySamples(processes=(ProcessBlocks(blocks=blocks),) * 3)))
+    assert (f"p99 below {p99_ms:g} ms" if p99_ms else "no p99 from fewer than 459 launches") in words
