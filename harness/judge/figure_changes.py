@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import BadGateFile
 from harness.records.comparison import Effect, FigureChange, StatusChange
-from harness.records.gate_lines import BOUNDED, MARGINS
+from harness.records.gate_lines import BOUNDED, MARGINS, MAY_BE_LEFT_OUT
 from harness.records.policy import GatePolicy
 from harness.records.run import EngineRow
 from harness.records.spec import EngineSpec
@@ -162,8 +162,8 @@ def _gate_change(before: Verdict, after: Verdict, a: EngineSeen, b: EngineSeen, 
         effect, reason = _absolute(before.metric, first, second, held)
     else:
         effect, reason = Effect.NEUTRAL, "judged by its gate"
-    if before.metric == "latency_ratio" and effect is Effect.WORSE and a.cpu_model != b.cpu_model:
-        effect, reason = Effect.UNKNOWN, f"{reason}, but timed on another make of processor"
+    if before.metric in MAY_BE_LEFT_OUT and effect is Effect.WORSE and a.cpu_model != b.cpu_model:
+        effect, reason = Effect.UNKNOWN, f"{reason}, but measured on another make of processor"
     yield _figure(before.metric, before.unit, first, second, effect, reason)
 
 
@@ -214,6 +214,7 @@ def _absolute(metric: str, before: float, after: float, held: _Held) -> tuple[Ef
 _JUDGES: Mapping[str, Callable[[str, float, float, _Held], tuple[Effect, str]]] = {
     "centred_snr_db": _snr,
     "check_E7": _no_more,
+    "host_bytes": _at_most,
     "latency_ratio": _at_most,
     "reformat_bytes": _at_most,
 }

@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 
 # What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
 STORED_METRICS = frozenset(
-    {"activation_bytes", "centred_snr_db", "check_E7", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
+    {"activation_bytes", "centred_snr_db", "check_E7", "host_bytes", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
 )
+
+# Where a baseline's provenance has the make of processor that a figure was seen on.
+_SEEN_ON = {"host_bytes": "weighed_on", "latency_ratio": "processor"}
 
 Subject = EngineSpec | PreparedSpec
 
@@ -194,6 +197,14 @@ class Observer:
         """What the engine needs, in bytes."""
         return self._pipeline.memory(engine)
 
+    def host_bytes(self, engine: EngineSpec) -> int | None:
+        """Host memory that running it adds to a fresh process at most, in bytes; None where the system does not say."""
+        from harness.pipeline.weighing import running_host_bytes
+
+        artifact = self._pipeline.maker.engine(engine)
+        with self._pipeline.maker.working(f"weighing {engine.id}"):
+            return running_host_bytes(artifact)
+
     def latency(self, engine: EngineSpec) -> Paced:
         """The engine beside its FP16 twin, in fresh processes, judged against the approved ratio together with all others of this run.
 
@@ -210,7 +221,7 @@ class Observer:
             approved=self.approved("latency_ratio", engine),
             delta=line.size,
             session_spread=line.session_spread,
-            is_same_processor=self.is_approved_processor(engine),
+            is_same_processor=self.is_approved_processor("latency_ratio", engine),
         )
         return Pace(line=line, gate=gate)
 
@@ -246,12 +257,12 @@ class Observer:
         baseline = self._baseline(engine)
         return baseline is not None and baseline.onnx_sha256 == self._onnx_sha256(engine)
 
-    def is_approved_processor(self, engine: EngineSpec) -> bool:
-        """Whether the baseline was seen on this make of processor."""
+    def is_approved_processor(self, metric: str, engine: EngineSpec) -> bool:
+        """Whether the baseline's latency or host memory was seen on this make of processor."""
         from harness.measure.machine import this_machine
 
         baseline = self._baseline(engine)
-        return baseline is not None and baseline.provenance.get("processor") == this_machine().cpu_model
+        return baseline is not None and baseline.provenance.get(_SEEN_ON[metric]) == this_machine().cpu_model
 
     def _baseline(self, engine: EngineSpec) -> Baseline | None:
         self._used.add(self._pipeline.baseline_key(engine))
@@ -390,7 +401,9 @@ class Observer:
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         }
         if metric == "latency_ratio":  # of this figure alone: another metric's update says nothing about where it was timed
-            facts |= {"processor": machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
+            facts |= {_SEEN_ON[metric]: machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
+        if metric == "host_bytes":
+            facts[_SEEN_ON[metric]] = machine.cpu_model
         if metric == "centred_snr_db":
             facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
         return facts

@@ -123,6 +123,7 @@ class Pipeline:
             onnx_bytes=source.nbytes if source else None,
             onnx_sha256=source.sha256 if source else None,
             build_seconds=artifact.build_seconds,
+            build_host_bytes=artifact.build_host_bytes,
             cache="hit" if artifact.cache_hit else "miss",
             layer_table=layer_table,
             repairs=source.repairs if source else (),

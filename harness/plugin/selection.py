@@ -11,7 +11,7 @@ import pytest
 from harness.contracts import Action, Capability
 from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
-from harness.records.gate_lines import TIMED
+from harness.records.gate_lines import MAY_BE_LEFT_OUT, TIMED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
 
 
 def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str | None:
-    """Why gate.toml leaves out what the test times; None when it does not, or when the test times nothing."""
+    """Why gate.toml leaves out what the test judges; None when it does not."""
     from harness.measure.machine import machine_class
 
-    for metric in TIMED.intersection(gates.metrics):
+    for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
         where = machine_class(engine.backend, engine.target)
         line = settings.policy.margin_line(metric, engine, where)
         if not line.gated:

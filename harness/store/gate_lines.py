@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from harness.errors import BadGateFile, UsageError
-from harness.records.gate_lines import BOUNDED, MARGINS, TIMED, WAIVABLE, Bound, Margin, Waiver
+from harness.records.gate_lines import BOUNDED, MARGINS, MAY_BE_LEFT_OUT, TIMED, WAIVABLE, Bound, Margin, Waiver
 from harness.records.spec import Recipe
 from harness.records.verdict import Direction
 from harness.store.gate_table import GateTable, meant, one_of
@@ -45,8 +45,9 @@ def bound(table: GateTable) -> Bound:
 
 
 def margin(table: GateTable) -> Margin:
-    is_timed = table.values.get("metric") in TIMED
-    kind = _only_one(table, (*_MARGINS, _UNGATED) if is_timed else _MARGINS, also=("machine_classes", *(_TIMING if is_timed else ())))
+    metric = table.values.get("metric")
+    sizes = (*_MARGINS, _UNGATED) if metric in MAY_BE_LEFT_OUT else _MARGINS
+    kind = _only_one(table, sizes, also=("machine_classes", *(_TIMING if metric in TIMED else ())))
     size = {_UNGATED: table.flag(_UNGATED)} if kind == _UNGATED else {kind: table.number(kind)}
     if size.get(_UNGATED) is True:
         table.refuse("says gated = true, which every line is; expected relative = ..., or gated = false")
