@@ -132,7 +132,9 @@ class Pacing:
                 second = measure(narrowed).samples
         judged = ratio_judgements(gates, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
         return {
-            by_id[name]: _paced(by_id[name], _with_command(judged[name], by_id[name], plan), seen[name], first[name], second.get(name))
+            by_id[name]: _paced(
+                by_id[name], _with_command(judged[name], by_id[name], gates[name], plan), seen[name], first[name], second.get(name)
+            )
             for name in gates
         }
 
@@ -162,13 +164,13 @@ def _timings(engine: EngineSpec, arm: Arm, stages: Sequence[LatencySamples]) -> 
     return TimingSamples(engine=engine.id, batch=engine.batch.minimum, clock=stages[0].about["clock"], ms=ms)
 
 
-def _with_command(judgement: Judgement, engine: EngineSpec, plan: Plan) -> Judgement:
+def _with_command(judgement: Judgement, engine: EngineSpec, gate: RatioGate, plan: Plan) -> Judgement:
     if judgement.status is Status.PASS:
         return judgement
-    return replace(judgement, reason=f"{judgement.reason}; repeat: {repeat_command(engine, plan)}")
+    return replace(judgement, reason=f"{judgement.reason}; repeat: {_repeat_command(engine, gate, plan)}")
 
 
-def repeat_command(engine: EngineSpec, plan: Plan) -> str:
+def _repeat_command(engine: EngineSpec, gate: RatioGate, plan: Plan) -> str:
     """What to type to time the two engines once more, alone: two builds, which the cache remembers, and a bench."""
     spec = engine.encoder
     target = ["--target", engine.target] if engine.target else []
@@ -181,5 +183,6 @@ def repeat_command(engine: EngineSpec, plan: Plan) -> str:
         build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(recipe), "--backend", engine.backend]
         words.append(shlex.join([*build, *target, "--batch", str(engine.batch), "--out", "engines"]))
     bench = ["enginegate", "bench", *files, "--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets)]
-    words.append(shlex.join([*bench, "--batch", str(plan.rows), "--threads", str(plan.threads)]))
+    against = [] if gate.approved is None else ["--against", f"{gate.approved:g}", "--delta", f"{gate.delta:g}"]
+    words.append(shlex.join([*bench, *against, "--batch", str(plan.rows), "--threads", str(plan.threads)]))
     return " && ".join(words)
