@@ -48,7 +48,7 @@ def main() -> None:
     with _neighbours(options.busy):
         for number in range(options.sessions):
             pace = Pace(line=line, gate=RatioGate(approved=None, delta=line.size, session_spread=line.session_spread))
-            pacing = Pacing(maker, ENGINES, lambda engine, pace=pace: pace, is_approving=False, progress=maker.working)
+            pacing = Pacing(maker, ENGINES, lambda engine, pace=pace: pace, is_approving=False)
             started = time.monotonic()
             seen.append({engine.id: ratio_seen(pacing.of(engine).samples[0]) for engine in ENGINES})
             seconds.append(time.monotonic() - started)

@@ -83,7 +83,6 @@ class Observer:
             self._pace,
             alpha=ALPHA / processes,
             is_approving=mode in (BaselineMode.CREATE, BaselineMode.UPDATE),
-            progress=pipeline.maker.working,
         )
         self._used: set[BaselineKey] = set()
         self._runner = Runner(pipeline.maker)

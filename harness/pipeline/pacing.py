@@ -18,7 +18,7 @@ from harness.records.timing import TimingProtocol
 from harness.records.verdict import Judgement, Status
 
 if TYPE_CHECKING:
-    from harness.pipeline.making import Maker, Progress
+    from harness.pipeline.making import Maker
     from harness.records.gate_lines import Margin
 
 # Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
@@ -63,7 +63,6 @@ class Pacing:
         pace: what one of them is held to.
         alpha: chance of any FAIL among the planned where nothing changed.
         is_approving: whether figures are measured to be stored.
-        progress: called as a context manager with what is being done, for people.
     """
 
     def __init__(
@@ -74,14 +73,12 @@ class Pacing:
         *,
         alpha: float = ALPHA,
         is_approving: bool,
-        progress: Progress,
     ) -> None:
         self._maker = maker
         self._planned = tuple(dict.fromkeys(planned))
         self._pace = pace
         self._alpha = alpha
         self._is_approving = is_approving
-        self._progress = progress
         self._paced: dict[EngineSpec, Paced | EnginegateError] = {}
 
     def of(self, engine: EngineSpec) -> Paced:
@@ -122,13 +119,13 @@ class Pacing:
         by_id = {engine.id: engine for engine in pairs}
         plan = self._plan(pairs, [pace.line for pace in paces.values()])
         words = f"timing {len(pairs)} engines beside FP16, {plan.processes} fresh processes each"
-        with self._progress(words):
+        with self._maker.working(words):
             first = measure(plan).samples
         seen = {name: ratio_seen(samples) for name, samples in first.items()}
         second: dict[str, LatencySamples] = {}
         if again := asks_again(gates, seen, alpha=alpha):
             narrowed = replace(plan, arms={name: plan.arms[name] for name in again}, first_process=plan.processes)
-            with self._progress(f"timing {', '.join(again)} again, in new processes"):
+            with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
         judged = ratio_judgements(gates, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
         return {

@@ -34,6 +34,9 @@ class Maker:
             raise BuildFailed(f"{spec.id} does not build")
         return replace(fake_engine(), spec=spec)
 
+    def working(self, words):
+        return contextlib.nullcontext()
+
 
 def timed(plan: Plan, ratios, spread=0.001) -> Measured:
     """What a machine without noise to speak of would give."""
@@ -65,8 +68,7 @@ def plans(monkeypatch):
 def run(planned=(IMAGE, TEXT), *, maker=None, approved=2.0, **changes):
     gate = RatioGate(approved=approved, delta=LINE.size, session_spread=0.0)
     pace = Pace(line=LINE, gate=gate)
-    values = {"is_approving": False, "progress": lambda text: contextlib.nullcontext(), **changes}
-    return Pacing(maker or Maker(), planned, lambda engine: pace, **values)
+    return Pacing(maker or Maker(), planned, lambda engine: pace, **{"is_approving": False, **changes})
 
 
 def test_all_gates_of_a_run_are_timed_in_the_same_processes(plans):
