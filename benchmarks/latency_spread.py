@@ -1,75 +1,93 @@
-"""Prints how far the latency ratio of two ONNX Runtime engines moves between fresh processes, alone and beside busy neighbours.
+"""Prints how far the latency lines of the gate move between sessions on this machine, alone and beside busy neighbours.
 
-The margin of `latency_ratio` in gate.toml rests on what this prints. Each process loads both engines, launches them in turn, and
-gives one ratio, as one run of the gate does; `--busy N` keeps N other processes computing meanwhile.
+Delta and `session_spread` of `latency_ratio` in gate.toml rest on what this prints. A session times the engines as one run of the gate
+does, in fresh processes; `--busy N` keeps N other processes computing meanwhile.
+
+    python benchmarks/latency_spread.py --sessions 10
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import statistics
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
 
-ENCODERS = ("ViT-B-32/image", "ViT-B-32/text")
-ROUNDS = 15  # as in suites/benchmark/test_latency.py
+import numpy as np
+
+from harness.judge.latency.decision import two_stage_detectable
+from harness.judge.latency.samples import ALPHA
+from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_seen
+from harness.measure.machine import machine_class, this_machine
+from harness.pipeline.comparing import policy_of
+from harness.pipeline.making import Maker
+from harness.pipeline.pacing import Pace, Pacing
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.store.cache import ArtifactCache, default_cache_dir
+
+ENGINES = tuple(
+    EngineSpec(encoder=EncoderSpec.parse("emoji-clip/text", weights="noto"), recipe=recipe, backend="onnxruntime")
+    for recipe in (Recipe.LINEAR, Recipe.ATTENTION)
+)
 _BUSY = "x = 1.0\nwhile True:\n    x = x * 1.0000001 % 7\n"
 
 
 def main() -> None:
     options = _options()
-    if options.once:
-        print(json.dumps(_ratios()))
-        return
+    line = policy_of(Path("gate.toml")).margin_line("latency_ratio", ENGINES[0], machine_class(ENGINES[0].backend, None))
+    line = replace(line, processes=options.processes or line.processes, quartets=options.quartets or line.quartets)
+    maker = Maker(ArtifactCache(default_cache_dir()), lambda text: contextlib.nullcontext())
+    seen: list[dict[str, RatioSeen]] = []
+    seconds: list[float] = []
     with _neighbours(options.busy):
-        runs = [_fresh_process() for _ in range(options.processes)]
-    for encoder in ENCODERS:
-        ratios = sorted(run[encoder] for run in runs)
-        middle = statistics.median(ratios)
-        print(
-            f"{encoder}: {len(ratios)} processes beside {options.busy} busy ones: ratio median {middle:.3f}, "
-            f"{ratios[0]:.3f} to {ratios[-1]:.3f} ({ratios[0] / middle - 1:+.0%} to {ratios[-1] / middle - 1:+.0%}); "
-            f"all: {' '.join(f'{ratio:.3f}' for ratio in ratios)}"
-        )
+        for number in range(options.sessions):
+            pace = Pace(line=line, gate=RatioGate(approved=None, delta=line.size, session_spread=line.session_spread))
+            pacing = Pacing(maker, ENGINES, lambda engine, pace=pace: pace, is_approving=False)
+            started = time.monotonic()
+            seen.append({engine.id: ratio_seen(pacing.of(engine).samples[0]) for engine in ENGINES})
+            seconds.append(time.monotonic() - started)
+            print(f"session {number + 1} of {options.sessions}: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"{this_machine().cpu_model}, {this_machine().cpu_count} processors, {options.busy} busy neighbours; {options.sessions} sessions of"
+    )
+    print(f"{line.processes} processes of {line.quartets} quartets, {median(seconds):.0f} s each (median), {max(seconds):.0f} at most")
+    print()
+    print("| engine | ratio | sessions, from the median | spread of processes | sees, median | sees, most | pass in one stage |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for engine in ENGINES:
+        print(_row(engine.id, [session[engine.id] for session in seen], line.size, line.session_spread))
+
+
+def _row(name: str, sessions: list[RatioSeen], delta: float, spread: float) -> str:
+    means = np.array([session.logs.mean() for session in sessions])
+    middle = float(np.median(means))
+    sds = [float(session.logs.std(ddof=1)) for session in sessions]
+    sees = [
+        float(two_stage_detectable(np.array(sd), len(session.logs), alpha=ALPHA / len(ENGINES), margin=spread))
+        for sd, session in zip(sds, sessions, strict=True)
+    ]
+    gate = RatioGate(approved=math.exp(middle), delta=delta, session_spread=spread)
+    # A gate that asks for a second stage is none that has passed.
+    passed = sum(not asks_again({name: gate}, {name: session}, alpha=ALPHA) for session in sessions)
+    return (
+        f"| {name} | {math.exp(middle):.3f} | {math.expm1(means.min() - middle):+.1%} to {math.expm1(means.max() - middle):+.1%} "
+        f"| {median(sds):.1%} | {median(sees):+.0%} | {max(sees):+.0%} | {passed} of {len(sessions)} |"
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=12)
+    parser.add_argument("--sessions", type=int, default=10)
+    parser.add_argument("--processes", type=int, help="of each session (default: as gate.toml says)")
+    parser.add_argument("--quartets", type=int, help="of each process (default: as gate.toml says)")
     parser.add_argument("--busy", type=int, default=0, help="how many other processes compute meanwhile")
-    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _ratios() -> dict[str, float]:
-    from harness.judge.latency.rounds import ratio_of
-    from harness.pipeline.making import Maker
-    from harness.pipeline.seeing import Pipeline
-    from harness.records.policy import EvaluationRows
-    from harness.records.spec import EncoderSpec, EngineSpec, Recipe
-    from harness.store.cache import ArtifactCache, default_cache_dir
-
-    def silent(_text: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    pipeline = Pipeline(
-        Maker(ArtifactCache(default_cache_dir()), silent), evaluation_rows=EvaluationRows(seeded=64, trained=64), progress=silent
-    )
-    found: dict[str, float] = {}
-    for name in ENCODERS:
-        encoder = EncoderSpec.parse(name)
-        arms = [EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime") for recipe in (Recipe.LINEAR, Recipe.FP16)]
-        pair = pipeline.latency(*arms, rounds=ROUNDS)
-        found[name] = ratio_of(pair.candidate.ms, pair.reference.ms)
-    return found
-
-
-def _fresh_process() -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, "--once"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
 
 
 @contextlib.contextmanager
@@ -80,6 +98,7 @@ def _neighbours(count: int) -> Iterator[None]:
     finally:
         for process in busy:
             process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.commands import add_command
-from harness.cli.latency import alpha, delta
+from harness.cli.latency import alpha, delta, ratio
 from harness.cli.speaking import only_json_on_stdout, print_to_reader
 from harness.records.verdict import exit_code
 
@@ -22,6 +22,7 @@ def add_bench(commands: Any) -> None:
     command.add_argument("--quartets", type=_count, default=10, metavar="M", help="groups of four blocks in each (default %(default)s)")
     command.add_argument("--alpha", type=alpha, default=0.001, help="chance of FAIL when nothing changed (default 0.001)")
     command.add_argument("--delta", type=delta, default=0.01, help="slow-down that PASS excludes (default 0.01, one percent)")
+    command.add_argument("--against", type=ratio, default=1.0, metavar="RATIO", help="count a slow-down from this ratio (default 1)")
     command.add_argument("--batch", type=_count, metavar="N", help="rows a launch (default: the first engine's optimum)")
     command.add_argument("--cold", action="store_true", help="empty the caches before each launch")
     command.add_argument("--same-process", action="store_true", help="both engines in each process: half the starts")
@@ -58,6 +59,7 @@ def bench(options: argparse.Namespace) -> int:
         rows=options.batch,
         alpha=options.alpha,
         delta=options.delta,
+        against=options.against,
         same_process=options.same_process,
         threads=options.threads,
         answer_s=options.timeout,
@@ -71,7 +73,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 # Options that are repeated as they are, in the order of the help.
-_REPEATED = ("python", "processes", "quartets", "alpha", "delta", "batch", "cold", "same_process", "threads", "rest_ms", "seed")
+_REPEATED = ("python", "processes", "quartets", "alpha", "delta", "against", "batch", "cold", "same_process", "threads", "rest_ms", "seed")
 
 
 def _command(options: argparse.Namespace) -> str:

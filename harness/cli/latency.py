@@ -17,6 +17,7 @@ def add_judge_latency(commands: Any) -> None:
     command.add_argument("samples", metavar="SAMPLES.json", help="document of schema enginegate/latency-samples/1; - reads stdin")
     command.add_argument("--alpha", type=alpha, default=0.001, help="chance of FAIL when nothing changed (default 0.001)")
     command.add_argument("--delta", type=delta, default=0.01, help="slow-down that PASS excludes (default 0.01, one percent)")
+    command.add_argument("--against", type=ratio, default=1.0, metavar="RATIO", help="count a slow-down from this ratio (default 1)")
     command.epilog = "Exit code: 0 PASS, 1 FAIL, 2 a file that is no such document, 3 INCONCLUSIVE, 4 INVALID."
 
 
@@ -24,7 +25,7 @@ def judge_latency(options: argparse.Namespace) -> int:
     """Judge all processes of the file in one stage."""
     from harness.pipeline.latency import judge_latency_file
 
-    judged = judge_latency_file(options.samples, sys.stdin.buffer, alpha=options.alpha, delta=options.delta)
+    judged = judge_latency_file(options.samples, sys.stdin.buffer, alpha=options.alpha, delta=options.delta, against=options.against)
     print_to_reader(judged.document if options.json else judged.text)
     return exit_code([judged.judgement.status])
 
@@ -37,6 +38,11 @@ def alpha(text: str) -> float:
 def delta(text: str) -> float:
     """An argument that is a slow-down."""
     return _between(text, math.inf, "a share above 0, such as 0.01 for one percent")
+
+
+def ratio(text: str) -> float:
+    """An argument that is a ratio of times."""
+    return _between(text, math.inf, "candidate time / baseline time, above 0")
 
 
 def _between(text: str, below: float, expected: str) -> float:

@@ -21,6 +21,7 @@ from harness.records.comparison import (
     NodeChange,
     Presence,
 )
+from harness.records.machine import class_of
 from harness.records.policy import GatePolicy
 from harness.records.run import EngineRow, RunRecord
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
@@ -101,7 +102,11 @@ def _seen(evidence: RunEvidence) -> dict[EngineKey, EngineSeen]:
         gates.setdefault(key_of(verdict), {})[verdict.suite, verdict.metric] = verdict
     return {
         key: EngineSeen(
-            row=rows.get(key), gates=gates.get(key, {}), cpu_model=evidence.run.machine.cpu_model, inputs=evidence.inputs.get(key)
+            row=rows.get(key),
+            gates=gates.get(key, {}),
+            cpu_model=evidence.run.machine.cpu_model,
+            machine_class=class_of(key[3], evidence.run.machine.architecture),
+            inputs=evidence.inputs.get(key),
         )
         for key in {**rows, **gates}
     }

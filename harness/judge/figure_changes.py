@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import BadGateFile
 from harness.records.comparison import Effect, FigureChange, StatusChange
-from harness.records.gate_lines import BOUNDED, MARGINS
+from harness.records.gate_lines import BOUNDED, MARGINS, MAY_BE_LEFT_OUT
 from harness.records.policy import GatePolicy
 from harness.records.run import EngineRow
 from harness.records.spec import EngineSpec
@@ -27,12 +27,14 @@ class EngineSeen:
         row: None when the run left none: it was not built, or there is no engine, as for gates of the exported graph.
         gates: by suite and metric.
         cpu_model: of the machine that ran it.
+        machine_class: likewise, for lines of the gate file that are meant for some classes.
         inputs: digest of the inputs that its embeddings were seen on; None when unknown.
     """
 
     row: EngineRow | None
     gates: Mapping[GateKey, Verdict]
     cpu_model: str
+    machine_class: str
     inputs: str | None = None
 
 
@@ -46,11 +48,11 @@ def figure_changes(a: EngineSeen, b: EngineSeen, engine: EngineSpec | None, poli
     """
     if a.row is not None and b.row is not None:
         for metric in _MEMORY:
-            yield from _bytes_change(metric, a.row, b.row, engine, policy)
+            yield from _bytes_change(metric, a.row, b.row, _Held(engine, b.machine_class, policy))
     for key, before in a.gates.items():
         after = b.gates.get(key)
         if after is not None and key[1] not in _MEMORY and before.observed is not None and after.observed is not None:
-            yield from _gate_change(before, after, a, b, engine, policy)
+            yield from _gate_change(before, after, a, b, _Held(engine, b.machine_class, policy))
 
 
 def status_changes(a: EngineSeen, b: EngineSeen, compared: frozenset[str]) -> Iterator[StatusChange]:
@@ -98,10 +100,28 @@ def _status_effect(before: Status | None, after: Status | None, is_compared: boo
     return Effect.BETTER if before in (Status.FAIL, Status.INVALID) else Effect.NEUTRAL
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the figures of one engine are held to."""
+
+    engine: EngineSpec | None
+    machine_class: str
+    policy: GatePolicy
+
+    def margin(self, metric: str) -> float | None:
+        """None where the gate file has no line about it, or says that it is not gated."""
+        if self.engine is None or metric not in MARGINS:
+            return None
+        try:
+            return self.policy.margin(metric, self.engine, self.machine_class)
+        except BadGateFile:
+            return None
+
+
 # -- bytes -----------------------------------------------------------------------------------------------------------------------
 
 
-def _bytes_change(metric: str, a: EngineRow, b: EngineRow, engine: EngineSpec | None, policy: GatePolicy) -> Iterator[FigureChange]:
+def _bytes_change(metric: str, a: EngineRow, b: EngineRow, held: _Held) -> Iterator[FigureChange]:
     before, after = getattr(a, metric), getattr(b, metric)
     if before == after:
         return
@@ -111,7 +131,7 @@ def _bytes_change(metric: str, a: EngineRow, b: EngineRow, engine: EngineSpec | 
         return
     # The same graph under the same builder gives the same plan, byte for byte: nothing is allowed there.
     is_same_build = a.onnx_sha256 is not None and (a.onnx_sha256, a.backend_version) == (b.onnx_sha256, b.backend_version)
-    margin = _margin(metric, engine, policy)
+    margin = held.margin(metric)
     if margin is None:
         yield _figure(metric, "bytes", before, after, Effect.NEUTRAL, "no margin in the gate file: shown, not judged")
         return
@@ -129,9 +149,7 @@ def _below(before: float, after: float, margin: float) -> Effect:
 # -- figures of gates ------------------------------------------------------------------------------------------------------------
 
 
-def _gate_change(
-    before: Verdict, after: Verdict, a: EngineSeen, b: EngineSeen, engine: EngineSpec | None, policy: GatePolicy
-) -> Iterator[FigureChange]:
+def _gate_change(before: Verdict, after: Verdict, a: EngineSeen, b: EngineSeen, held: _Held) -> Iterator[FigureChange]:
     first, second = before.observed, after.observed
     if first is None or second is None or first == second:
         return
@@ -139,13 +157,13 @@ def _gate_change(
     if before.suite is Suite.ACCURACY and (unlike := _unlike_inputs(before, after, a, b)):
         effect, reason = Effect.UNKNOWN, unlike
     elif judge is not None:
-        effect, reason = judge(before.metric, first, second, engine, policy)
+        effect, reason = judge(before.metric, first, second, held)
     elif before.metric in BOUNDED:
-        effect, reason = _absolute(before.metric, first, second, engine, policy)
+        effect, reason = _absolute(before.metric, first, second, held)
     else:
         effect, reason = Effect.NEUTRAL, "judged by its gate"
-    if before.metric == "latency_ratio" and effect is Effect.WORSE and a.cpu_model != b.cpu_model:
-        effect, reason = Effect.UNKNOWN, f"{reason}, but timed on another make of processor"
+    if before.metric in MAY_BE_LEFT_OUT and effect is Effect.WORSE and a.cpu_model != b.cpu_model:
+        effect, reason = Effect.UNKNOWN, f"{reason}, but measured on another make of processor"
     yield _figure(before.metric, before.unit, first, second, effect, reason)
 
 
@@ -157,21 +175,21 @@ def _unlike_inputs(before: Verdict, after: Verdict, a: EngineSeen, b: EngineSeen
     return None
 
 
-def _at_most(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
-    margin = _margin(metric, engine, policy)
+def _at_most(metric: str, before: float, after: float, held: _Held) -> tuple[Effect, str]:
+    margin = held.margin(metric)
     if margin is None:
         return Effect.NEUTRAL, "no margin in the gate file: shown, not judged"
     return _below(before, after, margin), f"margin {margin:.0%}"
 
 
-def _no_more(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+def _no_more(metric: str, before: float, after: float, held: _Held) -> tuple[Effect, str]:
     return _below(before, after, 0.0), "no more than in A"
 
 
-def _snr(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+def _snr(metric: str, before: float, after: float, held: _Held) -> tuple[Effect, str]:
     """Worse by more than the margin, or below the absolute floor."""
-    below_floor, words = _absolute(metric, before, after, engine, policy)
-    margin_db = _margin(metric, engine, policy)
+    below_floor, words = _absolute(metric, before, after, held)
+    margin_db = held.margin(metric)
     if below_floor is not Effect.NEUTRAL or margin_db is None:
         return below_floor, words
     if abs(after - before) <= margin_db:
@@ -179,12 +197,12 @@ def _snr(metric: str, before: float, after: float, engine: EngineSpec | None, po
     return (Effect.WORSE if after < before else Effect.BETTER), f"margin {margin_db:g} dB"
 
 
-def _absolute(metric: str, before: float, after: float, engine: EngineSpec | None, policy: GatePolicy) -> tuple[Effect, str]:
+def _absolute(metric: str, before: float, after: float, held: _Held) -> tuple[Effect, str]:
     """Worse beyond the bound and further beyond it than before."""
-    if engine is None:
+    if held.engine is None:
         return Effect.NEUTRAL, "judged by its gate"
     try:
-        limit = policy.limit(metric, engine)
+        limit = held.policy.limit(metric, held.engine)
     except BadGateFile:
         return Effect.NEUTRAL, "no bound in the gate file: shown, not judged"
     words, sign = f"{BOUNDED[metric]} {limit:g}", 1 if BOUNDED[metric] is Direction.FLOOR else -1
@@ -193,22 +211,13 @@ def _absolute(metric: str, before: float, after: float, engine: EngineSpec | Non
     return (Effect.BETTER if sign * before < sign * limit <= sign * after else Effect.NEUTRAL), words
 
 
-_JUDGES: Mapping[str, Callable[[str, float, float, EngineSpec | None, GatePolicy], tuple[Effect, str]]] = {
+_JUDGES: Mapping[str, Callable[[str, float, float, _Held], tuple[Effect, str]]] = {
     "centred_snr_db": _snr,
     "check_E7": _no_more,
+    "host_bytes": _at_most,
     "latency_ratio": _at_most,
     "reformat_bytes": _at_most,
 }
-
-
-def _margin(metric: str, engine: EngineSpec | None, policy: GatePolicy) -> float | None:
-    """None where the gate file has no line about it."""
-    if engine is None or metric not in MARGINS:
-        return None
-    try:
-        return policy.margin(metric, engine)
-    except BadGateFile:
-        return None
 
 
 def _figure(metric: str, unit: str, a: float | None, b: float | None, effect: Effect, reason: str) -> FigureChange:

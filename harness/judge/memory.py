@@ -37,6 +37,32 @@ def bytes_against_baseline(
     return _bytes(metric, Status.PASS, observed, approved, "" if is_same_graph else _graphs(is_same_graph))
 
 
+def host_bytes_against_baseline(
+    observed: int | None, approved: float | None, *, relative_margin: float, is_same_processor: bool = True
+) -> Judgement:
+    """Whether running an engine takes no more of the host's memory than the approved one did; a figure that is measured.
+
+    Args:
+        observed, approved: in bytes; None when the system does not say, or when there is no baseline.
+        relative_margin: 0.25 is a quarter more.
+        is_same_processor: whether it was approved on this make of processor: on another, kernels may pack weights otherwise.
+    """
+    metric = "host_bytes"
+    if observed is None:
+        return _bytes(metric, Status.INVALID, None, None, "this system does not say how much a process has held; expected Linux or macOS")
+    if approved is None:
+        return _bytes(metric, Status.NO_BASELINE, observed, None, "no baseline of this key; run with --baselines=create to store one")
+    ceiling = approved * (1 + relative_margin)
+    change = f"{observed - approved:+,.0f} bytes ({observed / approved - 1:+.1%}) against the approved {approved:,.0f}"
+    if observed > ceiling and not is_same_processor:
+        reason = f"{change}, which was seen on another make of processor; approve one here with --baselines=update"
+        return _bytes(metric, Status.INCONCLUSIVE, observed, ceiling, reason)
+    if observed > ceiling:
+        return _bytes(metric, Status.FAIL, observed, ceiling, f"{change}; it repeats within {relative_margin:.0%}")
+    is_stale = observed < approved * (1 - relative_margin)
+    return _bytes(metric, Status.PASS, observed, ceiling, f"baseline_stale: {change}" if is_stale else "")
+
+
 def weights_ratio(quantized_bytes: int | None, fp16_bytes: int | None, predicted: float | None, *, relative_margin: float) -> Judgement:
     """FP8 weight bytes over FP16 weight bytes, against the ratio that the graph's shapes predict. Needs no baseline.
 

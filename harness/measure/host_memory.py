@@ -1,12 +1,17 @@
-"""How much of the host's memory this process has had at most."""
+"""How much of the host's memory this process has had at most: since it started, and while it did one thing."""
 
 from __future__ import annotations
 
 import re
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+# Compilers take seconds, and what they hold only for less than this is seldom their peak.
+_LOOK_EVERY_S = 0.01
 
 
 def peak_bytes() -> int | None:
@@ -15,11 +20,51 @@ def peak_bytes() -> int | None:
     Linux keeps it for the program (`VmHWM`). `ru_maxrss` there also counts what the parent had when it started this process, which
     for a parent with torch hides a small engine.
     """
+    found = _status_bytes("VmHWM")
+    return _maxrss_bytes() if found is None else found
+
+
+class AddedPeak:
+    """What `added_peak` saw: `nbytes` are set when it ends; None where the system does not say how much a process holds now."""
+
+    def __init__(self) -> None:
+        self.nbytes: int | None = None
+
+
+@contextmanager
+def added_peak() -> Iterator[AddedPeak]:
+    """Watch how much more of the host's memory this process holds, at most, than it does now.
+
+    It looks every 10 ms, since the system's own record has only the highest of all times; where that rises meanwhile, it is the answer.
+    """
+    added, start, before, done = AddedPeak(), _status_bytes("VmRSS"), peak_bytes(), threading.Event()
+    seen = [start or 0]
+
+    def look() -> None:
+        while not done.wait(_LOOK_EVERY_S):
+            seen[0] = max(seen[0], _status_bytes("VmRSS") or 0)
+
+    watcher = threading.Thread(target=look, name="enginegate-memory", daemon=True)
+    if start is not None:
+        watcher.start()
     try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+        yield added
+    finally:
+        done.set()
+        if start is not None:
+            watcher.join()
+            after = peak_bytes()
+            highest = after if after is not None and before is not None and after > before else max(seen[0], _status_bytes("VmRSS") or 0)
+            added.nbytes = max(0, highest - start)
+
+
+def _status_bytes(name: str) -> int | None:
+    """A figure that Linux keeps of this process; None elsewhere."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
     except OSError:
-        found = None
-    return int(found.group(1)) * 1024 if found else _maxrss_bytes()
+        return None
+    return int(found.group(1)) * 1024 if found else None
 
 
 def _maxrss_bytes() -> int | None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from harness.need import is_installed, need, version_of
-from harness.records.machine import Machine
+from harness.records.machine import Machine, class_of
 
 # What a figure can depend on.
 DISTRIBUTIONS = (
@@ -53,11 +53,8 @@ def architecture() -> str:
 
 
 def machine_class(backend: str, target: str | None) -> str:
-    """Which machines' observations are comparable: `aot-SM89` for a build ahead of time, else `cpu-x86_64`.
-
-    An engine compiled ahead of time for a target does not depend on the machine that compiled it.
-    """
-    return f"aot-{target}" if target else f"cpu-{architecture()}"
+    """Which machines' observations are comparable with this one's; see `class_of`."""
+    return class_of(target, architecture())
 
 
 def _cpu_model() -> str:

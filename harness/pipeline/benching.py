@@ -28,7 +28,7 @@ class Bench:
         engines: one file or two; one is timed beside itself.
         pythons: interpreters of the two arms; empty is this one, one is for both.
         rows: batch; None is the first engine's optimum.
-        alpha, delta: see `judge_samples`.
+        alpha, delta, against: see `judge_samples`.
         save: where to leave the samples.
         command: to repeat it, for people.
     """
@@ -40,6 +40,7 @@ class Bench:
     rows: int | None = None
     alpha: float
     delta: float
+    against: float = 1.0
     same_process: bool = False
     threads: int | None = None
     answer_s: float
@@ -90,7 +91,7 @@ def bench(asked: Bench) -> Benched:
     if asked.save is not None:
         write_latency_samples(asked.save, samples)
     record = BenchRecord(
-        judgement=judge_samples(samples, alpha=asked.alpha, delta=asked.delta),
+        judgement=judge_samples(samples, alpha=asked.alpha, delta=asked.delta, against=asked.against),
         is_self_comparison=len(asked.engines) == 1,
         host_bytes=_host_bytes(measured),
         about=samples.about,

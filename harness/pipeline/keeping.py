@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import EnginegateError
 from harness.pipeline.names import backend_of
 from harness.records.kept_accuracy import KeptAccuracy, KeptTask, accuracy_file, file_stem
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.task import Task
 from harness.store.kept_accuracy import keep_range_use, keep_rows, keep_task
+from harness.store.latency_samples import latency_samples_json
 
 if TYPE_CHECKING:
     from harness.judge.accuracy.evidence import AccuracyEvidence
     from harness.pipeline.seeing import Pipeline
+    from harness.records.latency import LatencySamples
     from harness.records.localisation import Localisation
     from harness.records.observations import Embeddings
     from harness.records.run import EngineRow
@@ -133,10 +133,10 @@ class Keeper:
         other = keep_rows(self._folder, _fp32_name(replace(encoder, tower=encoder.tower.other)), task.other)
         return keep_task(self._folder, task, other=other)
 
-    def keep_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Keep arrays under a name, once."""
+    def keep_latency(self, name: str, samples: LatencySamples) -> None:
+        """Keep latency samples under a name, once; a share of them can be judged again by `enginegate judge-latency`."""
         if name not in self._kept:
-            self._folder.save_arrays(file_stem(name), **arrays)
+            self._folder.save_text(f"samples/{file_stem(name)}.json", latency_samples_json(samples).decode())
             self._kept.add(name)
 
 

@@ -33,14 +33,14 @@ class JudgedLatency:
         return latency_text(self.judgement)
 
 
-def judge_latency_file(name: str, stdin: BinaryIO, *, alpha: float, delta: float) -> JudgedLatency:
+def judge_latency_file(name: str, stdin: BinaryIO, *, alpha: float, delta: float, against: float) -> JudgedLatency:
     """Judge the samples in the file `name`, or on `stdin` when it is `-`.
 
     Raises:
         BadSamples: it cannot be read, is no JSON, or of another schema.
     """
     samples = read_latency_samples(_content(name, stdin), origin="stdin" if name == STDIN else name)
-    return JudgedLatency(judge_samples(samples, alpha=alpha, delta=delta))
+    return JudgedLatency(judge_samples(samples, alpha=alpha, delta=delta, against=against))
 
 
 def _content(name: str, stdin: BinaryIO) -> bytes:

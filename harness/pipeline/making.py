@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from harness.errors import MissingLibrary, UnsupportedTarget
+from harness.measure.host_memory import added_peak
 from harness.need import version_of
 from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
@@ -240,7 +241,9 @@ class Maker:
         }
 
         def build(folder: Path) -> Mapping[str, Any]:
-            return to_plain(backend.build(source.path, spec, folder))
+            with added_peak() as host:
+                built = backend.build(source.path, spec, folder)
+            return to_plain(replace(built, host_bytes=host.nbytes))
 
         entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
         built = _facts(BuiltFiles, entry)
@@ -254,6 +257,7 @@ class Maker:
             plan_bytes=engine.nbytes,
             build_seconds=entry.build_seconds,
             log=entry.path(built.log) if built.log else None,
+            build_host_bytes=built.host_bytes,
             cache_hit=entry.hit,
         )
 

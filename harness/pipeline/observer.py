@@ -5,7 +5,8 @@ It stands on the pipeline, keeps what was seen in the run directory, and is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.latency.rounds import ratio_of
+from harness.judge.latency.samples import ALPHA
+from harness.judge.latency.stored_ratio import RatioGate
 from harness.judge.waivers import waived
 from harness.pipeline.keeping import Keeper
+from harness.pipeline.pacing import Pace, Paced, Pacing
 from harness.pipeline.running import Runner
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode
 from harness.records.gate_lines import BOUNDED
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
     from harness.pipeline.bench import Bench
-    from harness.pipeline.seeing import LatencyPair, Pipeline
+    from harness.pipeline.seeing import Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
     from harness.records.run import EngineRow
@@ -39,8 +42,11 @@ if TYPE_CHECKING:
 
 # What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
 STORED_METRICS = frozenset(
-    {"activation_bytes", "centred_snr_db", "check_E7", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
+    {"activation_bytes", "centred_snr_db", "check_E7", "host_bytes", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
 )
+
+# Where a baseline's provenance has the make of processor that a figure was seen on.
+_SEEN_ON = {"host_bytes": "weighed_on", "latency_ratio": "processor"}
 
 Subject = EngineSpec | PreparedSpec
 
@@ -51,15 +57,33 @@ class Observer:
     Args:
         folder: where samples, embeddings, layer tables and vendor logs are kept.
         mode: whether baselines are compared with, created or updated.
+        timed: every quantized engine whose latency this run gates: they are timed together, and share one chance of a false alarm.
+        processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
     """
 
-    def __init__(self, pipeline: Pipeline, folder: RunDirectory, policy: GatePolicy, baselines: BaselineStore, mode: BaselineMode) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        folder: RunDirectory,
+        policy: GatePolicy,
+        baselines: BaselineStore,
+        mode: BaselineMode,
+        *,
+        timed: Sequence[EngineSpec] = (),
+        processes: int = 1,
+    ) -> None:
         self._pipeline = pipeline
         self._keeper = Keeper(pipeline, folder)
         self._policy = policy
         self._baselines = baselines
         self._mode = mode
-        self._samples: dict[EngineSpec, dict[str, tuple[float, ...]]] = {}
+        self._pacing = Pacing(
+            pipeline.maker,
+            timed,
+            self._pace,
+            alpha=ALPHA / processes,
+            is_approving=mode in (BaselineMode.CREATE, BaselineMode.UPDATE),
+        )
         self._used: set[BaselineKey] = set()
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
@@ -173,13 +197,33 @@ class Observer:
         """What the engine needs, in bytes."""
         return self._pipeline.memory(engine)
 
-    def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int) -> LatencyPair:
-        """Interleaved single-row launches of two engines; raw samples are kept in the run directory."""
-        pair = self._pipeline.latency(candidate, reference, rounds=rounds)
-        samples = {"candidate_ms": pair.candidate.ms, "reference_ms": pair.reference.ms}
-        self._samples[candidate] = samples
-        self._keeper.keep_arrays(f"{candidate.id}-latency", **{name: np.asarray(ms) for name, ms in samples.items()})
-        return pair
+    def host_bytes(self, engine: EngineSpec) -> int | None:
+        """Host memory that running it adds to a fresh process at most, in bytes; None where the system does not say."""
+        from harness.pipeline.weighing import running_host_bytes
+
+        artifact = self._pipeline.maker.engine(engine)
+        with self._pipeline.maker.working(f"weighing {engine.id}"):
+            return running_host_bytes(artifact)
+
+    def latency(self, engine: EngineSpec) -> Paced:
+        """The engine beside its FP16 twin, in fresh processes, judged against the approved ratio together with all others of this run.
+
+        Samples are kept in the run directory, for `enginegate judge-latency`.
+        """
+        paced = self._pacing.of(engine)
+        for stage, samples in zip(("latency", "latency-again"), paced.samples, strict=False):
+            self._keeper.keep_latency(f"{engine.id}-{stage}", samples)
+        return paced
+
+    def _pace(self, engine: EngineSpec) -> Pace:
+        line = self._policy.margin_line("latency_ratio", engine, self._pipeline.baseline_key(engine).machine_class)
+        gate = RatioGate(
+            approved=self.approved("latency_ratio", engine),
+            delta=line.size,
+            session_spread=line.session_spread,
+            is_same_processor=self.is_approved_processor("latency_ratio", engine),
+        )
+        return Pace(line=line, gate=gate)
 
     def fp16_of(self, engine: EngineSpec) -> EngineSpec:
         """The same encoder on the same backend without quantization."""
@@ -193,7 +237,7 @@ class Observer:
 
     def margin(self, metric: str, engine: EngineSpec) -> float:
         """How far gate.toml lets `metric` be from what it is compared with."""
-        return self._policy.margin(metric, engine)
+        return self._policy.margin(metric, engine, self._pipeline.baseline_key(engine).machine_class)
 
     def promise(self, subject: Subject) -> RecipePolicy:
         """What the recipe promises of every graph and engine made with it."""
@@ -213,12 +257,12 @@ class Observer:
         baseline = self._baseline(engine)
         return baseline is not None and baseline.onnx_sha256 == self._onnx_sha256(engine)
 
-    def is_approved_processor(self, engine: EngineSpec) -> bool:
-        """Whether the baseline was seen on this make of processor."""
+    def is_approved_processor(self, metric: str, engine: EngineSpec) -> bool:
+        """Whether the baseline's latency or host memory was seen on this make of processor."""
         from harness.measure.machine import this_machine
 
         baseline = self._baseline(engine)
-        return baseline is not None and baseline.provenance.get("processor") == this_machine().cpu_model
+        return baseline is not None and baseline.provenance.get(_SEEN_ON[metric]) == this_machine().cpu_model
 
     def _baseline(self, engine: EngineSpec) -> Baseline | None:
         self._used.add(self._pipeline.baseline_key(engine))
@@ -326,13 +370,13 @@ class Observer:
 
     def _write(self, judgement: Judgement, engine: EngineSpec) -> None:
         key, onnx_sha256 = self._pipeline.baseline_key(engine), self._onnx_sha256(engine)
-        samples = self._samples.get(engine, {}) if judgement.metric == "latency_ratio" else {}
+        samples = {"process_ratios": self._process_ratios(engine)} if judgement.metric == "latency_ratio" else {}
 
         def changed(before: Baseline | None) -> Baseline:
             kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
             return Baseline(
                 key=key,
-                figures=_plain_numbers({**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement, engine)}),
+                figures=_plain_numbers({**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement)}),
                 onnx_sha256=onnx_sha256,
                 samples={**(kept.samples if kept else {}), **samples},
                 provenance={**(kept.provenance if kept else {}), **self._provenance(judgement.metric, engine)},
@@ -340,12 +384,12 @@ class Observer:
 
         self._baselines.change(key, changed)
 
-    def _stored_figure(self, judgement: Judgement, engine: EngineSpec) -> float:
-        if judgement.metric == "latency_ratio":
-            samples = self._samples[engine]
-            return round(ratio_of(samples["candidate_ms"], samples["reference_ms"]), 4)
+    def _stored_figure(self, judgement: Judgement) -> float:
         assert judgement.observed is not None  # for the type checker: `settle` looked
         return round(judgement.observed, 4)
+
+    def _process_ratios(self, engine: EngineSpec) -> tuple[float, ...]:
+        return tuple(round(math.exp(log), 4) for log in self._pacing.of(engine).logs)
 
     def _provenance(self, metric: str, engine: EngineSpec) -> dict[str, str]:
         from harness.measure.machine import this_machine
@@ -357,7 +401,9 @@ class Observer:
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         }
         if metric == "latency_ratio":  # of this figure alone: another metric's update says nothing about where it was timed
-            facts |= {"processor": machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
+            facts |= {_SEEN_ON[metric]: machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
+        if metric == "host_bytes":
+            facts[_SEEN_ON[metric]] = machine.cpu_model
         if metric == "centred_snr_db":
             facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
         return facts

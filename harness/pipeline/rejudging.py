@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import BadGateFile, EnginegateError, UsageError
 from harness.pipeline.names import recipe_of
 from harness.records.kept_accuracy import ACCURACY_FOLDER, KeptAccuracy, KeptRows, accuracy_file
+from harness.records.machine import class_of
 from harness.records.observations import Embeddings
 from harness.records.policy import GatePolicy
 from harness.records.rejudgement import NotRejudged, RejudgedGate, Rejudgement, RejudgementSummary
@@ -127,9 +128,10 @@ class _Rejudge:
         from harness.judge.accuracy.all_metrics import judgement
 
         engine, evidence, policy = record.engine, self._evidence_of(record), self._policy
+        where = class_of(engine.target, self._run.machine.architecture)
         try:
             judged = judgement(
-                metric, evidence, limit=lambda name: policy.limit(name, engine), margin=lambda name: policy.margin(name, engine)
+                metric, evidence, limit=lambda name: policy.limit(name, engine), margin=lambda name: policy.margin(name, engine, where)
             )
         except BadGateFile:
             raise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from harness.errors import BuildFailed, EnginegateError
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
-from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, RangeUse, TimingSamples
+from harness.records.observations import Embeddings, EncoderInputs, LayerTable, MemoryReading, RangeUse
 from harness.records.policy import EvaluationRows
 from harness.records.run import EngineRow
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
     from harness.judge.structure import GraphView
     from harness.prepare.dataset import Dataset
     from harness.records.localisation import Localisation
-
-# Engines that gain unlike from more cores would have another ratio on every machine; on one thread only the core's make counts.
-TIMING_THREADS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyPair:
-    """Interleaved launches of a candidate and its reference, one of each a round."""
-
-    candidate: TimingSamples
-    reference: TimingSamples
 
 
 class Pipeline:
@@ -107,11 +95,6 @@ class Pipeline:
         """Where the engine's accuracy is lost, by diagnostic copies of the graph that it was built from."""
         return self._once(("localisation", spec), lambda: self._localisation(spec))
 
-    def latency(self, candidate: EngineSpec, reference: EngineSpec, *, rounds: int, seed: int = 0) -> LatencyPair:
-        """Interleaved launches of two engines of one encoder, with as many rows as their profile's minimum."""
-        key = ("latency", candidate, reference, rounds, seed)
-        return self._once(key, lambda: self._latency(candidate, reference, rounds, seed))
-
     def baseline_key(self, spec: EngineSpec) -> BaselineKey:
         """Under which key observations of this engine are stored on this machine."""
         from harness.measure.machine import machine_class
@@ -146,6 +129,7 @@ class Pipeline:
             onnx_bytes=source.nbytes if source else None,
             onnx_sha256=source.sha256 if source else None,
             build_seconds=artifact.build_seconds,
+            build_host_bytes=artifact.build_host_bytes,
             cache="hit" if artifact.cache_hit else "miss",
             layer_table=layer_table,
             repairs=source.repairs if source else (),
@@ -224,17 +208,3 @@ class Pipeline:
         if log is None:
             raise BuildFailed(f"{spec.id} left no build log, and its layers and memory are read from it; choose a backend that has one")
         return log
-
-    def _latency(self, candidate: EngineSpec, reference: EngineSpec, rounds: int, seed: int) -> LatencyPair:
-        from harness.measure.timing import interleaved_ms, samples
-
-        inputs = self._evaluation(candidate.encoder)
-        with ExitStack() as stack:
-            arms = {}
-            for spec in (candidate, reference):
-                session = stack.enter_context(backend_of(spec.backend).open(self.maker.engine(spec), threads=TIMING_THREADS))
-                arms[spec.id] = (session, session.upload({inputs.name: inputs.rows[: candidate.batch.minimum]}))
-            stack.enter_context(self._progress(f"timing {candidate.id} with {reference.recipe}"))
-            ms = interleaved_ms(arms, rounds=rounds, seed=seed)
-        rows = candidate.batch.minimum
-        return LatencyPair(*(samples(spec.id, ms[spec.id], batch=rows) for spec in (candidate, reference)))

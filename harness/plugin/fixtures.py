@@ -11,7 +11,7 @@ from harness.errors import Broken, UsageError
 from harness.plugin.options import settings_of
 from harness.plugin.recording import Ledger, ledger_of
 from harness.plugin.run import run_of
-from harness.plugin.selection import Unable
+from harness.plugin.selection import Unable, timed_engines
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Finding, Judgement, Suite
@@ -42,7 +42,7 @@ def prepared(request: pytest.FixtureRequest) -> PreparedSpec:
 
 
 @pytest.fixture(scope="session")
-def observe(pytestconfig: pytest.Config) -> Iterator[Observer]:
+def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Observer]:
     """Look at engines: embeddings, layers, memory, latency; each made once a session and once a machine."""
     from harness.pipeline.making import Maker
     from harness.pipeline.observer import Observer
@@ -56,7 +56,9 @@ def observe(pytestconfig: pytest.Config) -> Iterator[Observer]:
     baselines = BaselineStore(settings.baselines_dir)
     rows, data = settings.policy.evaluation_rows, settings.eval_data
     pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
-    run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, settings.baseline_mode)
+    timed, processes = timed_engines(request.session.items), run.processes
+    mode = settings.baseline_mode
+    run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, mode, timed=timed, processes=processes)
     yield run.observer
     run.observer.close()
 

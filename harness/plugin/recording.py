@@ -89,6 +89,7 @@ class Ledger:
                 reason=judgement.reason,
                 interval=judgement.interval,
                 budget=judgement.budget,
+                detectable=judgement.detectable,
             )
         )
 

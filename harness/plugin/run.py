@@ -50,6 +50,7 @@ class Run:
 
         given: dict[str, Any] | None = getattr(config, "workerinput", None)
         self.is_worker = given is not None
+        self.processes = int(given["workercount"]) if given else 1  # that share the run's tests
         self.session_id = str(given["enginegate_session"]) if given else os.urandom(8).hex()
         base = config.invocation_params.dir
         asked = config.option.run_dir

@@ -11,6 +11,7 @@ import pytest
 from harness.contracts import Action, Capability
 from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
+from harness.records.gate_lines import MAY_BE_LEFT_OUT, TIMED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
 
 if TYPE_CHECKING:
@@ -109,12 +110,32 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
     candidates = list(candidate_engines(settings, pair.encoder, pair.recipe))
     if gates.trained and pair.encoder.seed is not None:
         return [Unable(prepared=pair, reasons=((candidates[0], _UNTRAINED),), was_asked=False)] if candidates else []
-    reasons = [(engine, gates.why_not(backend_of(engine.backend), engine)) for engine in candidates]
+    ungated = {engine: _why_not_gated(settings, gates, engine) for engine in candidates}
+    reasons = [(engine, gates.why_not(backend_of(engine.backend), engine) or ungated[engine]) for engine in candidates]
     able = [engine for engine, reason in reasons if reason is None]
     refused = tuple((engine, reason) for engine, reason in reasons if reason is not None)
-    # An engine whose layers no chosen backend lists is not a backend that fails to run: such a gate was not asked for.
-    fitting = any(gates.fits(backend_of(engine.backend)) for engine, _ in reasons)
+    # An engine whose layers no chosen backend lists is not a backend that fails to run: such a gate was not asked for. Likewise one that
+    # gate.toml leaves out.
+    fitting = any(gates.fits(backend_of(engine.backend)) and not ungated[engine] for engine in candidates)
     return able or [Unable(prepared=pair, reasons=refused, was_asked=settings.asked_backends and fitting)]
+
+
+def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str | None:
+    """Why gate.toml leaves out what the test judges; None when it does not."""
+    from harness.measure.machine import machine_class
+
+    for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
+        where = machine_class(engine.backend, engine.target)
+        line = settings.policy.margin_line(metric, engine, where)
+        if not line.gated:
+            return f"{metric} is not gated on {where}: {line.reason}"
+    return None
+
+
+def timed_engines(items: Sequence[pytest.Item]) -> tuple[EngineSpec, ...]:
+    """Engines of the tests that time something, each once."""
+    subjects = (subject_of(item) for item in items if TIMED.intersection(Gates.of(item).metrics))
+    return tuple(dict.fromkeys(subject for subject in subjects if isinstance(subject, EngineSpec)))
 
 
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:

@@ -62,6 +62,7 @@ class EngineArtifact:
         log: the builder's own log, which holds the layer table where the builder prints one.
         plan_bytes: size of the engine file, in bytes.
         build_seconds: time the build took when it was made, in seconds.
+        build_host_bytes: host memory that the build took at most, in bytes; None where nobody looked.
         cache_hit: whether this session found it built.
     """
 
@@ -73,12 +74,14 @@ class EngineArtifact:
     plan_bytes: int | None
     build_seconds: float
     log: Path | None = None
+    build_host_bytes: int | None = None
     cache_hit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltFiles:
-    """What a backend's build left in the folder it was given: file names, not paths."""
+    """What a backend's build left in the folder it was given: file names, not paths. Who ran it adds what it took of the host's memory."""
 
     engine: str
     log: str | None = None
+    host_bytes: int | None = None

@@ -57,7 +57,7 @@ class Baseline:
     Attributes:
         figures: metric name to value, in the metric's unit.
         onnx_sha256: digest of the graph the engine was built from.
-        samples: raw samples the figures were made of, by name, in milliseconds.
+        samples: what the figures were made of, by name: `process_ratios` are the ratios of `latency_ratio`, one a process.
         provenance: machine, library versions and time of making, for people.
     """
 

@@ -37,6 +37,7 @@ BOUNDED = {
 MARGINS = {
     "activation_bytes": "relative",
     "centred_snr_db": "absolute",
+    "host_bytes": "relative",
     "latency_ratio": "relative",
     "plan_bytes": "relative",
     "reformat_bytes": "relative",
@@ -44,10 +45,13 @@ MARGINS = {
     "weights_bytes": "relative",
     "weights_ratio": "relative",
 }
+# What is timed in fresh processes when its gate is asked for; and what a gate file may leave out, since asking takes time.
+TIMED = frozenset({"latency_ratio"})
+MAY_BE_LEFT_OUT = TIMED | {"host_bytes"}
 # What a waiver can lift: whatever is bad when it is large. Of the rest, no ceiling could say how bad it may become.
 WAIVABLE = frozenset(
     {metric for metric, direction in BOUNDED.items() if direction is Direction.CEILING}
-    | {"activation_bytes", "latency_ms", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
+    | {"activation_bytes", "host_bytes", "latency_ms", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
 )
 
 
@@ -98,19 +102,35 @@ class Margin(Selection):
     """How far a metric may be from what it is compared with: a stored baseline, or a prediction.
 
     Attributes:
-        relative: 0.02 is two percent of the figure compared with.
+        relative: 0.02 is two percent of the figure compared with. Of `latency_ratio` it is Delta: the slow-down that PASS excludes.
         absolute: in the metric's unit.
+        machine_classes: shell patterns such as `cpu-*`; the line is meant for observations on machines of those classes.
+        gated: False: what this line covers is not gated, for its reason; the line has no number then.
+        session_spread: of a metric in `TIMED`: how far the figure moves between sessions without a change, as a share of it. A FAIL lies
+            beyond it.
+        processes: of a metric in `TIMED`: fresh pairs of processes in each of its two stages.
+        quartets: likewise: groups of four blocks in each process.
     Raises:
-        BadGateFile: not exactly one of the two is given, it is no finite number of at least 0, or the reason is missing.
+        BadGateFile: not exactly one of the numbers is given, it is no finite number of at least 0, the reason is missing, or a figure
+            of timing is impossible or stands beside a metric that nobody times.
     """
 
     metric: str
     reason: str
     relative: float | None = None
     absolute: float | None = None
+    machine_classes: tuple[str, ...] = ("*",)
+    gated: bool = True
+    session_spread: float = 0.0
+    processes: int = 8
+    quartets: int = 10
 
     def __post_init__(self) -> None:
         what = f"the margin of {self.metric}"
+        _require_reason(what, self.reason)
+        if not self.gated:
+            self._require_no_number(what)
+            return
         if (self.relative is None) == (self.absolute is None):
             raise BadGateFile(f"{what} is neither relative nor absolute, or both; expected exactly one of the two")
         wanted = MARGINS.get(self.metric)
@@ -119,7 +139,30 @@ class Margin(Selection):
         _require_finite(what, self.size)
         if self.size < 0:
             raise BadGateFile(f"{what} is {self.size}; expected at least 0")
-        _require_reason(what, self.reason)
+        if self.metric in TIMED:
+            self._require_possible_timing(what)
+
+    def covers_on(self, engine: EngineSpec, machine_class: str | None) -> bool:
+        """Whether this line is meant for `engine` on a machine of that class; None is unknown, which only lines for all machines cover."""
+        return self.covers(engine) and any(fnmatchcase(machine_class or "", pattern) for pattern in self.machine_classes)
+
+    def _require_no_number(self, what: str) -> None:
+        if self.metric not in MAY_BE_LEFT_OUT:
+            raise BadGateFile(
+                f"{what} says gated = false; expected that only of {', '.join(sorted(MAY_BE_LEFT_OUT))}, whose gates take time"
+            )
+        if self.relative is not None or self.absolute is not None:
+            raise BadGateFile(f"{what} says gated = false and has a number; expected one of the two")
+
+    def _require_possible_timing(self, what: str) -> None:
+        _require_finite(what, self.session_spread)
+        if not 0 <= self.session_spread < self.size:
+            raise BadGateFile(
+                f"{what}: session_spread is {self.session_spread:g} and relative {self.size:g}; expected at least 0 and less than "
+                "relative, since a slow-down that only tells sessions apart cannot be excluded"
+            )
+        if self.processes < 3 or self.quartets < 1:
+            raise BadGateFile(f"{what}: {self.processes} processes of {self.quartets} quartets; expected at least 3, of at least 1")
 
     @property
     def size(self) -> float:

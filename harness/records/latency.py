@@ -64,10 +64,17 @@ class LatencySamples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFigures:
-    """One arm at a glance: median over all its launches, and median of its blocks' clocks where they were read."""
+    """One arm at a glance.
+
+    Attributes:
+        p50_ms: median over all its launches.
+        p99_ms: what 99 of 100 launches keep below, with 99 % confidence were launches independent; None where they are too few to say.
+        sm_clock_mhz: mean of its blocks' clocks; None where nobody read them.
+    """
 
     p50_ms: float
     launches: int
+    p99_ms: float | None = None
     sm_clock_mhz: float | None = None
 
 
@@ -77,6 +84,7 @@ class LatencyJudgement:
 
     Attributes:
         status: PASS, FAIL, INCONCLUSIVE or INVALID.
+        against: the ratio that a slow-down is counted from: 1, or one that was approved.
         ratio: candidate time / baseline time, the geometric mean over processes.
         low, high: bounds of the true ratio: above `low` but for a chance of alpha, below `high` but for one of `beta`.
         detectable: minimum detectable effect: the slow-down, 0.01 for one percent, that FAIL finds but for a chance of `beta`.
@@ -92,6 +100,7 @@ class LatencyJudgement:
     alpha: float
     beta: float
     delta: float
+    against: float = 1.0
     reason: str = ""
     ratio: float | None = None
     low: float | None = None

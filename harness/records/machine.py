@@ -6,6 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+def class_of(target: str | None, architecture: str) -> str:
+    """Which machines' observations are comparable: `aot-SM89` for a build ahead of time, else `cpu-x86_64`.
+
+    An engine compiled ahead of time for a target does not depend on the machine that compiled it.
+
+    Args:
+        target: of the engine; None where it runs on the host.
+        architecture: of the machine, as `Machine` has it.
+    """
+    return f"aot-{target}" if target else f"cpu-{architecture}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """A machine and what was installed on it. `gpus` are product names; versions are distribution names to versions."""

@@ -158,13 +158,24 @@ class GatePolicy:
         """
         return _last(self.bounds, metric, engine, "bound").limit
 
-    def margin(self, metric: str, engine: EngineSpec) -> float:
+    def margin(self, metric: str, engine: EngineSpec, machine_class: str | None = None) -> float:
         """How far `metric` may be from what it is compared with, relative or in its unit as the line says.
 
+        Args:
+            machine_class: where it was observed; None where that is unknown.
+
         Raises:
-            BadGateFile: no margin covers it.
+            BadGateFile: no margin covers it, or the one that does says that it is not gated.
         """
-        return _last(self.margins, metric, engine, "margin").size
+        line = self.margin_line(metric, engine, machine_class)
+        if not line.gated:
+            raise BadGateFile(f"{metric} of {engine.id} is not gated on {machine_class}: {line.reason}")
+        return line.size
+
+    def margin_line(self, metric: str, engine: EngineSpec, machine_class: str | None = None) -> Margin:
+        """The whole line that holds. Arguments and errors as of `margin`; a line may also say that nothing is gated."""
+        covering = tuple(line for line in self.margins if line.covers_on(engine, machine_class))
+        return _last(covering, metric, engine, "margin")
 
     def waiver(self, metric: str, engine: EngineSpec) -> Waiver | None:
         """The waiver of `metric` for `engine`; None when nobody wrote one."""

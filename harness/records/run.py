@@ -20,6 +20,7 @@ class EngineRow:
         weights: origin of the weights, free of paths.
         weights_bytes: what the compiler says it keeps on the device, in bytes.
         plan_bytes: size of the engine file, in bytes.
+        build_host_bytes: host memory that the build took at most, in bytes, when it was made.
         cache: whether this run found it built; None for a backend that builds nothing.
         layer_table: file in the run directory, with `/` between parts.
         graph: likewise, with what the nodes of its ONNX file are; None where it has no layer table, or in runs of older versions.
@@ -43,6 +44,7 @@ class EngineRow:
     layer_table: str | None
     repairs: tuple[Repair, ...] = ()
     graph: str | None = None
+    build_host_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,8 +63,10 @@ class Judgement:
         observed, bound: numbers or None where there is none to give; never NaN.
         unit: of both; empty for counts and ratios.
         n: how many rows, nodes or samples carry the answer.
-        interval: bounds on the true figure from below and from above, in `unit`, each of which alone holds with 95 % confidence;
-            None for a figure that is counted and not estimated.
+        interval: bounds on the true figure from below and from above, in `unit`, each of which alone holds with 95 % confidence, of a
+            latency with 99 %; None for a figure that is counted and not estimated.
+        detectable: the least change for the worse that would be found in 99 of 100 tries, as a share of what the figure is compared
+            with: the minimum detectable effect. None where that is no question.
         budget: how many of the n may go wrong at most for PASS; None where failures are not counted. -1: n is too small for any PASS.
         reason: why it is not PASS, or a reason code such as `baseline_stale`; empty when there is nothing to say.
         severity: a report never becomes a verdict.
@@ -83,6 +85,7 @@ class Judgement:
     findings: tuple[Finding, ...] = ()
     interval: tuple[float, float] | None = None
     budget: int | None = None
+    detectable: float | None = None
 
     def __post_init__(self) -> None:
         ends = self.interval or (None, None)
@@ -110,6 +113,7 @@ class Verdict:
     reason: str
     interval: tuple[float, float] | None = None
     budget: int | None = None
+    detectable: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

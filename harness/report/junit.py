@@ -33,6 +33,8 @@ def _fields(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "interval_high", repr(float(verdict.interval[1]))
     if verdict.budget is not None:
         yield "budget", str(verdict.budget)
+    if verdict.detectable is not None:
+        yield "detectable", repr(float(verdict.detectable))
     if verdict.unit:
         yield "unit", plain(verdict.unit)
     if verdict.reason:

@@ -11,7 +11,8 @@ def latency_text(judged: LatencyJudgement) -> str:
     lines = [f"{judged.status}: {judged.reason}" if judged.reason else str(judged.status)]
     if judged.ratio is not None and judged.low is not None and judged.high is not None:
         bounds = f"above {judged.low:.4f} but for a chance of {judged.alpha:g}, below {judged.high:.4f} but for {judged.beta:g}"
-        lines.append(f"  ratio      {judged.ratio:.4f}, candidate / baseline; {bounds}")
+        against = "" if judged.against == 1 else f", held against {judged.against:g}"
+        lines.append(f"  ratio      {judged.ratio:.4f}, candidate / baseline{against}; {bounds}")
     if judged.detectable is not None:
         lines.append(f"  sees       {judged.detectable:+.2%} (minimum detectable effect); asked: {judged.delta:+.2%}")
     lines.append(f"  processes  {judged.processes}, with {judged.groups} groups of blocks, {judged.dropped} of them dropped")
@@ -22,9 +23,13 @@ def latency_text(judged: LatencyJudgement) -> str:
 
 
 def _figures(figures: ArmFigures) -> str:
-    clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:g} MHz"
-    return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {clock}"
+    clock = "clock not read" if figures.sm_clock_mhz is None else f"SM clock {figures.sm_clock_mhz:.0f} MHz"
+    tail = f"p99 below {figures.p99_ms:.4g} ms" if figures.p99_ms is not None else f"no p99 from fewer than {FEWEST_FOR_P99} launches"
+    return f"p50 {figures.p50_ms:.4g} ms of {figures.launches} launches, {tail}, {clock}"
 
+
+# ln 0.01 / ln 0.99: the largest of fewer launches lies below the 99th percentile with a chance of more than one percent.
+FEWEST_FOR_P99 = 459
 
 # In this order; what else is known follows.
 _FIRST = ("baseline", "candidate", "machine", "protocol", "guard", "clocks")

@@ -26,6 +26,7 @@ _ENGINES = (
     "activation, bytes",
     "ONNX, bytes",
     "build, s",
+    "build's host memory, bytes",
     "cache",
 )
 
@@ -95,7 +96,8 @@ def _engine(row: EngineRow) -> tuple[str, ...]:
     seconds = UNKNOWN if row.build_seconds is None else f"{row.build_seconds:,.1f}"
     sizes = (row.weights_bytes, row.plan_bytes, row.activation_bytes, row.onnx_bytes)
     names = (_cell(row.encoder), _cell(row.recipe), _cell(compiler), _cell(row.backend_version))
-    return (*names, *(UNKNOWN if size is None else f"{size:,}" for size in sizes), seconds, row.cache or UNKNOWN)
+    host = UNKNOWN if row.build_host_bytes is None else f"{row.build_host_bytes:,}"
+    return (*names, *(UNKNOWN if size is None else f"{size:,}" for size in sizes), seconds, host, row.cache or UNKNOWN)
 
 
 def _repairs(engines: Sequence[EngineRow]) -> Iterator[str]:

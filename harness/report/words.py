@@ -44,12 +44,15 @@ def figures(verdict: Verdict) -> tuple[str, str]:
 def certainty(verdict: Verdict) -> str:
     """What an estimated figure rests on: `[-0.40, 0.90] budget 19 of 1,382`; empty for a figure that is no estimate.
 
+    Of a latency it is `[5.98, 6.50] at 99 % of 5, sees +21.3%`, with the minimum detectable effect.
     The interval is spelled as `figures` spells observed and bound, so that its ends and the bound compare by eye.
     """
     if verdict.interval is None:
         return ""
     ends = ", ".join(_number(end, _decimals(verdict)) for end in verdict.interval)
     if verdict.budget is None:
+        if verdict.detectable is not None:
+            return f"[{ends}] at 99 % of {verdict.n:,}, sees {verdict.detectable:+.1%}"
         return f"[{ends}] of {verdict.n:,}"
     if verdict.budget < 0:
         return f"[{ends}] no budget in {verdict.n:,}"

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from harness.errors import BadGateFile, UsageError
-from harness.records.gate_lines import BOUNDED, MARGINS, WAIVABLE, Bound, Margin, Waiver
+from harness.records.gate_lines import BOUNDED, MARGINS, MAY_BE_LEFT_OUT, TIMED, WAIVABLE, Bound, Margin, Waiver
 from harness.records.spec import Recipe
 from harness.records.verdict import Direction
 from harness.store.gate_table import GateTable, meant, one_of
 
 _MARGINS = ("relative", "absolute")
+_UNGATED = "gated"
+_TIMING = ("session_spread", "processes", "quartets")
 _LINE = ("metric", "encoders", "recipes", "backends", "reason")
 _WAIVER = ("ceiling", "owner", "expires")
 _EVERYWHERE = ("*",)
@@ -43,8 +45,14 @@ def bound(table: GateTable) -> Bound:
 
 
 def margin(table: GateTable) -> Margin:
-    kind = _only_one(table, _MARGINS)
-    return _record(table, Margin, **{kind: table.number(kind)}, **_line(table, MARGINS))
+    metric = table.values.get("metric")
+    sizes = (*_MARGINS, _UNGATED) if metric in MAY_BE_LEFT_OUT else _MARGINS
+    kind = _only_one(table, sizes, also=("machine_classes", *(_TIMING if metric in TIMED else ())))
+    size = {_UNGATED: table.flag(_UNGATED)} if kind == _UNGATED else {kind: table.number(kind)}
+    if size.get(_UNGATED) is True:
+        table.refuse("says gated = true, which every line is; expected relative = ..., or gated = false")
+    classes = _patterns(table, "machine_classes")
+    return _record(table, Margin, machine_classes=classes, **size, **_timing(table), **_line(table, MARGINS))
 
 
 def waiver(table: GateTable) -> Waiver:
@@ -54,8 +62,14 @@ def waiver(table: GateTable) -> Waiver:
     )
 
 
-def _only_one(table: GateTable, keys: Collection[str]) -> str:
-    table.allow((*_LINE, *keys))
+def _timing(table: GateTable) -> dict[str, Any]:
+    """How a line says that its metric is timed, without what it leaves to the defaults."""
+    given: dict[str, Any] = {key: table.whole(key, minimum=1) for key in ("processes", "quartets") if key in table.values}
+    return given | ({"session_spread": table.number("session_spread")} if "session_spread" in table.values else {})
+
+
+def _only_one(table: GateTable, keys: Collection[str], also: Collection[str] = ()) -> str:
+    table.allow((*_LINE, *keys, *also))
     given = [key for key in keys if key in table.values]
     if len(given) != 1:
         found = " and ".join(given) or "no number"
@@ -68,14 +82,16 @@ def _line(table: GateTable, metrics: Collection[str]) -> dict[str, Any]:
     metric = table.text("metric")
     if metric not in metrics:  # nothing would ever read it, and a misspelt bound must not look like one that holds
         table.refuse(f"metric {metric!r} is unknown here; expected {one_of(sorted(metrics))}{meant(metric, metrics)}")
-    patterns = {key: table.texts(key, _EVERYWHERE) for key in ("encoders", "recipes", "backends")}
-    for key, given in patterns.items():
-        if not given:
-            table.refuse(f"{key} is empty, so that no engine is meant; expected at least one pattern; leave {key} out to mean all")
+    patterns = {key: _patterns(table, key) for key in ("encoders", "recipes", "backends")}
     for pattern in patterns["recipes"]:
         if not any(fnmatchcase(recipe, pattern) for recipe in Recipe):
             table.refuse(f"recipes holds {pattern!r}, which matches none of {', '.join(Recipe)}{meant(pattern, Recipe)}")
     return {"metric": metric, "reason": table.text("reason"), **patterns}
+
+
+def _patterns(table: GateTable, key: str) -> tuple[str, ...]:
+    given = table.texts(key, _EVERYWHERE)
+    return given or table.refuse(f"{key} is empty, so that no engine is meant; expected at least one pattern; leave {key} out to mean all")
 
 
 def _record(table: GateTable, kind: type[Line], **values: Any) -> Line:

@@ -9,7 +9,8 @@ schema = "enginegate/gate/1"
 [checks]                     # name of a limit = {limit, reason}
 [kept_fp32]                  # ONNX operator = why an engine may keep its numbers in FP32
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
-[[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends
+[[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends, machine_classes
+                             # of latency_ratio also: session_spread, processes, quartets; or gated = false in place of the number
 [[waiver]]                   # metric, ceiling, reason, owner, expires (a day, its last); encoders, recipes, backends
 """
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.judge.memory import bytes_against_baseline, predicted_weights_ratio, weights_ratio
+from harness.judge.memory import bytes_against_baseline, host_bytes_against_baseline, predicted_weights_ratio, weights_ratio
 
 pytestmark = pytest.mark.benchmark
 
@@ -20,6 +20,17 @@ def test_the_engine_file_is_no_larger_than_approved(engine, observe, expect):
 @pytest.mark.gates("activation_bytes", needs="memory")
 def test_activations_need_no_more_bytes_than_approved(engine, observe, expect):
     _expect_bytes("activation_bytes", observe.memory(engine).activation_bytes, engine, observe, expect)
+
+
+@pytest.mark.gates("host_bytes")
+def test_running_takes_no_more_host_memory_than_approved(engine, observe, expect):
+    judgement = host_bytes_against_baseline(
+        observe.host_bytes(engine),
+        observe.approved("host_bytes", engine),
+        relative_margin=observe.margin("host_bytes", engine),
+        is_same_processor=observe.is_approved_processor("host_bytes", engine),
+    )
+    expect(judgement)
 
 
 @pytest.mark.gates("weights_ratio", needs="build", quantized=True)

@@ -154,8 +154,47 @@ class TestRun:
             "small-clip/image-fp16-onnxruntime",
             "small-clip/image-linear-onnxruntime",
         }
-        assert {entry["stats"]["rounds"] for entry in times["benchmarks"]} == {15}
+        (launches,) = {entry["stats"]["rounds"] for entry in times["benchmarks"]}
+        assert launches % 6 == 0  # as many of both arms: two blocks of each in every quartet, in three processes
         assert "Name (time in" in result.stdout
+
+    def test_pytest_benchmark_reads_back_the_times_that_it_was_given(self, gate):
+        gate("-k", "pace", "--benchmark-json", "times.json")
+
+        read = subprocess.run(
+            [sys.executable, "-m", "pytest_benchmark", "compare", "times.json"],
+            cwd=gate.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert read.returncode == 0, read.stderr
+        for recipe in ("fp16", "linear"):
+            assert f"small-clip/image-{recipe}-onnxruntime" in read.stdout
+
+    def test_a_latency_line_says_what_it_could_see_and_leaves_samples_that_can_be_judged_again(self, gate):
+        result = gate("-k", "pace", "--run-dir", "out")
+
+        row = result.of("latency_ratio")
+        assert (row["status"], row["n"] >= 3) == ("PASS", True)
+        assert row["interval"][0] < row["observed"] < row["interval"][1] < row["bound"]
+        assert row["detectable"] > 0
+        assert "(minimum detectable effect)" in row["reason"]
+        assert "sees +" in result.stdout
+        kept = gate.folder / "out" / "samples" / "small-clip-image-linear-onnxruntime-latency.json"
+        again = gate.command("judge-latency", str(kept), "--against", str(row["observed"]), "--delta", "1000000")
+        assert again.stdout.startswith("PASS")
+
+    def test_latency_that_the_gate_file_leaves_out_is_not_run_in_its_words(self, gate):
+        line = '[[margin]]\nmetric = "latency_ratio"\nmachine_classes = ["cpu-*"]\ngated = false\nreason = "nobody waits for it"\n'
+        (gate.folder / "gate.toml").write_text((gate.folder / "gate.toml").read_text() + line)
+
+        result = gate("-k", "pace or engine_file", "--backends", "onnxruntime")
+
+        assert (result.code, {row["metric"] for row in result.verdicts}) == (0, {"plan_bytes"})
+        (left_out,) = [row for row in result.document["not_run"] if row["gate"] == "latency_ratio"]
+        assert "nobody waits for it" in left_out["reason"]
 
     def test_nothing_is_left_beside_the_run_and_the_cache(self, gate):
         before = {path.name for path in gate.folder.iterdir()}

@@ -75,6 +75,21 @@ def test_delta_says_what_must_be_excluded(judge):
     assert judge(samples(slower=0.02), "--delta", "0.05")[0] == 0
 
 
+def test_a_slow_down_counts_from_the_ratio_it_is_held_against(judge):
+    document = samples(slower=5.0)
+    assert judge(document)[0] == 1
+    code, judged = judge(document, "--against", "6")
+    assert (code, judged["against"]) == (0, 6.0)
+    assert judged["low"] < 6 < judged["high"]
+
+
+def test_readings_of_a_clock_that_jump_in_both_arms_are_normal_life(judge):
+    document = samples()
+    for number, block in enumerate(blocks_of(document)):
+        block["sm_clock_mhz"] = (1980, 1600, 1900, 1700, 1600)[number % 5]
+    assert judge(document)[1]["dropped"] == 0
+
+
 def test_clocks_and_reasons_may_be_missing(judge):
     document = samples()
     for block in blocks_of(document):
@@ -182,7 +197,9 @@ def test_a_file_that_is_no_such_document_is_refused(judge, name):
     assert (code, answer["error"]["code"]) == (2, "bad_samples")
 
 
-@pytest.mark.parametrize("options", [["--alpha", "0"], ["--alpha", "0.7"], ["--delta", "-1"], ["--delta", "nan"], ["--delta", "much"]])
+@pytest.mark.parametrize(
+    "options", [["--alpha", "0"], ["--alpha", "0.7"], ["--delta", "-1"], ["--delta", "nan"], ["--delta", "much"], ["--against", "0"]]
+)
 def test_an_impossible_bound_is_refused(judge, options):
     assert judge(samples(), *options)[0] == 2
 

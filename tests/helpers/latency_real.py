@@ -107,7 +107,7 @@ def measured_pair(engines: Engines, number: int, *, injected: bool) -> dict:
 def _kept(samples: LatencySamples) -> dict:
     """The figure that is judged, what it was made of, and the level of each arm."""
     (process,) = samples.processes
-    every = groups.groups_of(process, 4)
+    every = groups.groups_of(process)
     level = {arm: median(median(block.ms) for block in process.blocks if block.arm is arm) for arm in Arm}
     return {
         "d": float(_process_effects(samples)[0]),
@@ -119,7 +119,7 @@ def _kept(samples: LatencySamples) -> dict:
 
 
 def _process_effects(samples: LatencySamples) -> np.ndarray:
-    cut = [groups.groups_of(process, 4) for process in samples.processes]
+    cut = [groups.groups_of(process) for process in samples.processes]
     return np.array([process_effects(contrasts(groups.log_medians(every), groups.candidate_blocks(every))) for every in cut])
 
 

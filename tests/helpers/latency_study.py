@@ -81,7 +81,8 @@ def found(machine: Machine, spread: float, processes: int, change: float) -> tup
 def second_stages(spread: float, processes: int) -> float:
     """Share of gates without a change that ask for a second stage."""
     rng = np.random.default_rng([SEED, 4])
-    return float(needs_second_stage(effect_of(effects_by_process(spread, rng, (20_000, processes), change=0.0)), alpha=ALPHA).mean())
+    effect = effect_of(effects_by_process(spread, rng, (20_000, processes), change=0.0))
+    return float(needs_second_stage(effect, alpha=ALPHA, delta=DELTA).mean())
 
 
 def called(machine: Machine, change: float) -> dict[str, int]:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.memory import bytes_against_baseline, predicted_weights_ratio, weights_ratio
+from harness.judge.memory import bytes_against_baseline, host_bytes_against_baseline, predicted_weights_ratio, weights_ratio
 from harness.judge.structure import GraphView
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Severity, Status
@@ -94,3 +94,28 @@ def test_weights_narrower_than_predicted_fail_too():
 @pytest.mark.parametrize(("quantized", "fp16", "predicted"), [(None, 1000, 0.5), (500, None, 0.5), (500, 1000, None), (500, 0, 0.5)])
 def test_a_ratio_of_unknown_figures_is_invalid(quantized, fp16, predicted):
     assert weights_ratio(quantized, fp16, predicted, relative_margin=0.02).status is Status.INVALID
+
+
+def host_bytes(observed, approved=100_000_000, **changes):
+    return host_bytes_against_baseline(observed, approved, relative_margin=0.25, **changes)
+
+
+@pytest.mark.parametrize(
+    ("observed", "status"), [(100_000_000, "PASS"), (125_000_000, "PASS"), (125_000_001, "FAIL"), (60_000_000, "PASS")]
+)
+def test_host_memory_may_grow_by_its_margin(observed, status):
+    assert host_bytes(observed).status == status
+
+
+def test_host_memory_that_shrank_asks_for_a_new_baseline():
+    assert host_bytes(60_000_000).reason.startswith("baseline_stale: -40,000,000 bytes (-40.0%)")
+
+
+def test_more_host_memory_on_another_make_of_processor_is_inconclusive():
+    assert host_bytes(200_000_000, is_same_processor=False).status is Status.INCONCLUSIVE
+    assert host_bytes(100_000_000, is_same_processor=False).status is Status.PASS
+
+
+def test_host_memory_without_a_figure_or_a_baseline_is_not_green():
+    assert host_bytes(None).status is Status.INVALID
+    assert host_bytes(1, None).status is Status.NO_BASELINE

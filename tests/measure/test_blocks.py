@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from itertools import chain, count, repeat
 
 import pytest
@@ -8,7 +9,7 @@ from harness.contracts import DeviceTimed
 from harness.errors import InvalidMeasurement, UsageError
 from harness.measure.blocks import ABBA, BAAB, clock_of, launches_a_block, quartet_orders, time_block, warm_up
 from harness.measure.cold_cache import ColdCache, last_level_cache_bytes
-from harness.measure.host_memory import peak_bytes
+from harness.measure.host_memory import added_peak, peak_bytes
 from harness.records.latency import Arm
 from harness.records.timing import Cache, TimingProtocol
 
@@ -169,3 +170,19 @@ def test_memory_that_was_used_stays_in_the_peak():
     assert after is not None
     assert after >= len(held)
     assert after >= before
+
+
+def test_what_was_held_meanwhile_is_seen_though_it_is_gone():
+    with added_peak() as small:
+        time.sleep(0.05)
+    with added_peak() as large:
+        held = bytearray(b"\x01") * (64 * 2**20)
+        time.sleep(0.05)
+        del held
+    assert small.nbytes < 16 * 2**20
+    assert 60 * 2**20 < large.nbytes < 200 * 2**20
+
+
+def test_what_breaks_while_it_is_watched_is_raised():
+    with pytest.raises(ValueError, match="broken"), added_peak():
+        raise ValueError("broken")

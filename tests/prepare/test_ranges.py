@@ -29,7 +29,7 @@ def quantized(calibration):
 def shares(encoder, rows):
     with watched(encoder) as watch, torch.inference_mode():
         for batch in np.array_split(rows, 2):
-            encoder(torch.from_numpy(batch))
+            encoder(torch.from_numpy(batch).float())
     return watch.shares(len(rows))
 
 
@@ -45,7 +45,7 @@ def test_larger_inputs_leave_the_range_of_the_first_layers(quantized, calibratio
 
 
 def test_watching_changes_no_output_and_ends_with_its_context(quantized, calibration):
-    rows = torch.from_numpy(calibration.rows)
+    rows = torch.from_numpy(calibration.rows).float()
     with torch.inference_mode():
         before = quantized(rows)
         with watched(quantized) as watch:

@@ -69,6 +69,45 @@ def test_a_margin_is_either_relative_or_absolute():
             Margin(metric="a", reason="b", **sizes)
 
 
+def test_a_margin_may_be_meant_for_some_classes_of_machines():
+    everywhere = Margin(metric="latency_ratio", reason="b", relative=0.01)
+    narrowed = Margin(metric="latency_ratio", reason="b", relative=0.25, machine_classes=("cpu-*",))
+    seen = policy(margins=(everywhere, narrowed))
+    assert seen.margin("latency_ratio", ENGINE, "cpu-x86_64") == 0.25
+    assert seen.margin("latency_ratio", ENGINE, "h100-sm90") == 0.01
+    assert seen.margin("latency_ratio", ENGINE) == 0.01  # where nobody knows the machine, only what holds everywhere does
+
+
+def test_a_line_may_say_that_latency_is_not_gated_and_a_narrower_one_that_it_is():
+    left_out = Margin(metric="latency_ratio", reason="nobody waits for it", gated=False)
+    narrowed = Margin(metric="latency_ratio", reason="b", relative=0.25, encoders=("ViT-B-32/*",))
+    assert policy(margins=(left_out, narrowed)).margin("latency_ratio", ENGINE) == 0.25
+    assert not policy(margins=(narrowed, left_out)).margin_line("latency_ratio", ENGINE).gated
+    with pytest.raises(BadGateFile, match="nobody waits for it"):
+        policy(margins=(narrowed, left_out)).margin("latency_ratio", ENGINE)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gated": False, "relative": 0.1}, "expected one of the two"),
+        ({"relative": 0.1, "session_spread": 0.1}, "less than relative"),
+        ({"relative": 0.1, "session_spread": -0.1}, "at least 0"),
+        ({"relative": 0.1, "session_spread": math.nan}, "finite"),
+        ({"relative": 0.1, "processes": 2}, "at least 3"),
+        ({"relative": 0.1, "quartets": 0}, "at least 1"),
+    ],
+)
+def test_a_latency_margin_that_no_timing_can_keep_is_refused(values, words):
+    with pytest.raises(BadGateFile, match=words):
+        Margin(metric="latency_ratio", reason="b", **values)
+
+
+def test_only_what_is_timed_may_be_left_out():
+    with pytest.raises(BadGateFile, match="only of host_bytes, latency_ratio"):
+        Margin(metric="plan_bytes", reason="b", gated=False)
+
+
 @pytest.mark.parametrize("size", [math.nan, -0.1])
 def test_a_margin_that_no_figure_can_keep_is_refused(size):
     with pytest.raises(BadGateFile):

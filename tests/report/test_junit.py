@@ -57,6 +57,12 @@ def test_what_is_unknown_has_no_property():
     assert [name.rpartition(":")[2] for name, _ in properties([BARE])] == ["status", "direction", "n"]
 
 
+def test_a_latency_has_what_it_could_have_seen():
+    fields = dict(properties([replace(BARE, observed=6.1, interval=(5.8, 6.4), detectable=0.25)]))
+
+    assert [value for name, value in fields.items() if name.endswith(":detectable")] == ["0.25"]
+
+
 def test_an_estimate_has_its_bounds_and_its_budget():
     estimate = replace(BARE, observed=0.5, interval=(-0.25, 1.5), budget=7)
 

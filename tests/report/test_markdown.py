@@ -28,6 +28,7 @@ class Engine:
     activation_bytes: int | None = 0
     onnx_bytes: int | None = 90_000_000
     build_seconds: float | None = 2.54
+    build_host_bytes: int | None = 712_000_000
     cache: str | None = "miss"
     repairs: tuple[Repair, ...] = (Repair(name="stale_value_info", count=3, detail="types <old>"),)
 
@@ -100,12 +101,12 @@ def test_engines_repairs_findings_and_the_rest_are_there():
     missing = NotRun(
         suite=Suite.BENCHMARK, encoder="a/text", recipe="linear", backend=None, target=None, gate="latency_ms", reason="no GPU"
     )
-    bare = Engine(weights_bytes=None, build_seconds=None, cache=None, target=None, repairs=())
+    bare = Engine(weights_bytes=None, build_seconds=None, build_host_bytes=None, cache=None, target=None, repairs=())
 
     text = summary(Run(engines=(Engine(), bare), not_run=(missing,), reports=(Remark(),)))
 
-    assert r"| ViT-B-32/image | linear | tensorrt\_rtx/SM89 | 1.7.1 | 89,841,284 | - | 0 | 90,000,000 | 2.5 | miss |" in text
-    assert r"| ViT-B-32/image | linear | tensorrt\_rtx | 1.7.1 | - | - | 0 | 90,000,000 | - | - |" in text
+    assert r"| ViT-B-32/image | linear | tensorrt\_rtx/SM89 | 1.7.1 | 89,841,284 | - | 0 | 90,000,000 | 2.5 | 712,000,000 | miss |" in text
+    assert r"| ViT-B-32/image | linear | tensorrt\_rtx | 1.7.1 | - | - | 0 | 90,000,000 | - | - | - |" in text
     assert r"- ViT-B-32/image linear: stale\_value\_info, 3 places: types &lt;old&gt;" in text
     assert r"- no GPU: benchmark a/text linear - (latency\_ms)" in text
     assert r"- graph ViT-B-32/image modelopt - check\_O7: 24 attention MatMuls" in text

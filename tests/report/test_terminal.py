@@ -152,6 +152,7 @@ def test_an_estimate_shows_its_bounds_and_how_many_may_fail():
     [
         ({"budget": None}, "[-0.40, 0.90] of 1,382"),
         ({"budget": -1, "n": 64}, "[-0.40, 0.90] no budget in 64"),
+        ({"budget": None, "n": 8, "detectable": 0.2134}, "[-0.40, 0.90] at 99 % of 8, sees +21.3%"),
         ({"budget": 0}, "[-0.40, 0.90] budget 0 of 1,382"),
         ({"interval": (0.2, 1.001)}, "[0.200, 1.001] budget 19 of 1,382"),  # not [0.20, 1.00] beside <= 1.00
     ],

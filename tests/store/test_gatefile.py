@@ -389,3 +389,46 @@ def test_a_waiver_that_cannot_be_meant_is_refused_by_its_line(path: Path, line: 
         read(path, WHOLE + WAIVER.replace(line, instead))
 
     assert "waiver 1" in str(refused.value)
+
+
+LATENCY = """
+[[margin]]
+metric = "latency_ratio"
+machine_classes = ["cpu-*"]
+relative = 0.25
+session_spread = 0.05
+processes = 5
+quartets = 4
+reason = "measured"
+"""
+
+
+def test_a_latency_margin_says_where_and_how_it_is_timed(path: Path):
+    line = read(path, WHOLE + LATENCY).margins[-1]
+
+    assert (line.size, line.machine_classes, line.session_spread) == (0.25, ("cpu-*",), 0.05)
+    assert (line.processes, line.quartets) == (5, 4)
+
+
+def test_latency_may_be_left_out_for_a_reason(path: Path):
+    line = read(path, WHOLE + '[[margin]]\nmetric = "latency_ratio"\ngated = false\nreason = "nobody waits for it"\n').margins[-1]
+
+    assert (line.gated, line.reason) == (False, "nobody waits for it")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "words"),
+    [
+        ("relative = 0.25", "", "has no number; expected exactly one of relative, absolute, gated"),
+        ("relative = 0.25", "gated = true", "expected relative = ..., or gated = false"),
+        ("relative = 0.25", "relative = 0.05", "less than relative"),
+        ("processes = 5", "processes = 2", "at least 3"),
+        ("processes = 5", "processes = 0", "processes is 0; expected a whole number of at least 1"),
+        ("quartets = 4", "quartets = 1.5", "expected a whole number"),
+        ('machine_classes = ["cpu-*"]', "machine_classes = []", "machine_classes is empty"),
+        ('metric = "latency_ratio"', 'metric = "plan_bytes"', "has the unknown key"),
+    ],
+)
+def test_a_latency_margin_that_cannot_be_meant_is_refused(path: Path, line: str, instead: str, words: str):
+    with pytest.raises(BadGateFile, match=re.escape(words)):
+        read(path, WHOLE + LATENCY.replace(line, instead))

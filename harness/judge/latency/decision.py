@@ -50,7 +50,7 @@ class Effect:
         """
         return _distance(alpha, beta, self.processes) * self.se
 
-    def p_slower(self, margin: float = 0.0) -> Floats:
+    def p_slower(self, margin: float | Floats = 0.0) -> Floats:
         """Chance of a mean as high as this one, were the true log ratio `margin`."""
         above = self.mean - margin
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,9 +76,13 @@ def one_stage(effect: Effect, *, alpha: float, delta: float, margin: float = 0.0
     return _statuses(effect, proven=effect.lower(alpha) > np.log1p(margin), delta=delta)
 
 
-def needs_second_stage(first: Effect, *, alpha: float, margin: float = 0.0) -> Bools:
-    """Which gates look slow enough for new processes to be asked: those whose first stage alone is at the square root of alpha."""
-    return first.p_slower(np.log1p(margin)) <= np.sqrt(alpha)
+def needs_second_stage(first: Effect, *, alpha: float, delta: float | Floats = np.inf, margin: float | Floats = 0.0) -> Bools:
+    """For which gates new processes are asked: those that look slow, at the square root of alpha, and those not shown to be within delta.
+
+    The second kind cannot fail, since the first stage alone is above that root; new processes only help it to pass.
+    """
+    looks_slow = first.p_slower(np.log1p(margin)) <= np.sqrt(alpha)
+    return looks_slow | ~_excludes(first, delta)
 
 
 def two_stage_p(first_p: Floats, second_p: Floats) -> Floats:
@@ -101,16 +105,31 @@ def holm(p: Floats, alpha: float) -> Bools:
     return out
 
 
-def run_statuses(first: Floats, second: Floats | None, *, alpha: float, delta: float, margin: float = 0.0) -> Statuses:
+def two_stage_detectable(sd: Floats, processes: int, *, alpha: float, margin: float | Floats = 0.0) -> Floats:
+    """Slow-down, 0.01 for one percent, that both stages find but for a chance of `BETA`: the minimum detectable effect of a gate.
+
+    Args:
+        sd: spread of process figures.
+        processes: in each stage.
+        alpha: chance of FAIL of this gate at a slow-down of `margin`.
+        margin: slow-down that must be exceeded for FAIL.
+    """
+    # Each stage has to find it, so each may miss half as often.
+    distance = _distance(float(np.sqrt(alpha)), BETA / 2, processes)
+    return np.expm1(np.log1p(margin) + distance * sd / np.sqrt(processes))
+
+
+def run_statuses(first: Floats, second: Floats | None, *, alpha: float, delta: float | Floats, margin: float | Floats = 0.0) -> Statuses:
     """Statuses of all gates of a run, [..., gates], in two stages with Holm's correction.
 
     Args:
         first: process figures of the first stage, [..., gates, processes].
         second: of the second, of new processes; figures of gates that did not need it are not looked at. None where none did.
         alpha: chance of any FAIL in a run without a change.
+        delta, margin: as of `one_stage`; one for all gates, or one a gate, [gates].
     """
     one = effect_of(first)
-    asked = needs_second_stage(one, alpha=alpha, margin=margin)
+    asked = needs_second_stage(one, alpha=alpha, delta=delta, margin=margin)
     if second is None:
         if asked.any():
             raise ValueError("a gate needs its second stage; expected figures of new processes")
@@ -141,9 +160,12 @@ def processes_needed(sd: float, *, alpha: float, delta: float) -> int | None:
     return high
 
 
-def _statuses(effect: Effect, *, proven: Bools, delta: float) -> Statuses:
-    excluded = effect.upper(BETA) < np.log1p(delta)
-    names = np.where(excluded, Status.PASS.value, np.where(proven, Status.FAIL.value, Status.INCONCLUSIVE.value))
+def _excludes(effect: Effect, delta: float | Floats) -> Bools:
+    return np.asarray(effect.upper(BETA) < np.log1p(delta))
+
+
+def _statuses(effect: Effect, *, proven: Bools, delta: float | Floats) -> Statuses:
+    names = np.where(_excludes(effect, delta), Status.PASS.value, np.where(proven, Status.FAIL.value, Status.INCONCLUSIVE.value))
     return np.asarray(names, dtype=object)
 
 

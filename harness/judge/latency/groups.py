@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from statistics import median
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean, median
 
 import numpy as np
 
@@ -48,12 +48,15 @@ def groups_of(process: ProcessBlocks) -> tuple[Group, ...]:
     return tuple(process.blocks[start : start + size] for start in range(0, len(process.blocks), size))
 
 
-def is_steady(group: Group) -> bool:
-    """Whether no hard reason lowered a clock meanwhile, and all clocks that were read are within 2 %."""
-    clocks = [block.sm_clock_mhz for block in group if block.sm_clock_mhz is not None]
-    if any(block.hard_reasons for block in group):
-        return False
-    return not clocks or max(clocks) <= min(clocks) * (1 + CLOCK_SPREAD)
+def kept_groups(process: ProcessBlocks) -> np.ndarray:
+    """Which groups of a process count, bool [groups]: those in which no hard reason fired; none where its arms ran at different clocks.
+
+    Clocks are compared over the whole process. A reading is the clock of a moment, and a block lasts 20 ms: on a board at its power limit
+    four readings of one group lie up to 20 % apart, and say nothing of that group's times (docs/hopper.md).
+    """
+    unthrottled = np.array([not any(block.hard_reasons for block in group) for group in groups_of(process)], dtype=bool)
+    clocks = {arm: _mean_clock(process.blocks, arm) for arm in Arm}
+    return unthrottled & _are_alike(clocks[Arm.BASELINE], clocks[Arm.CANDIDATE])
 
 
 def log_medians(groups: Sequence[Group]) -> np.ndarray:
@@ -115,18 +118,25 @@ def _problem_of_clocks(samples: LatencySamples) -> str | None:
     known = {arm: [block.sm_clock_mhz is not None for block in _blocks(samples, arm)] for arm in Arm}
     if any(known[Arm.BASELINE]) != any(known[Arm.CANDIDATE]):
         return "SM clocks of one arm alone; expected those of both, or of neither"
-    clocks = {arm: clock_of(samples, arm) for arm in Arm}
-    baseline, candidate = clocks[Arm.BASELINE], clocks[Arm.CANDIDATE]
-    if baseline is None or candidate is None or max(baseline, candidate) <= min(baseline, candidate) * (1 + CLOCK_SPREAD):
+    baseline, candidate = (clock_of(samples, arm) for arm in Arm)
+    if baseline is None or candidate is None or _are_alike(baseline, candidate):
         return None
-    found = f"the baseline ran at {baseline:g} MHz and the candidate at {candidate:g}"
+    found = f"the baseline ran at {baseline:.0f} MHz and the candidate at {candidate:.0f}"
     return f"{found}; expected clocks within {CLOCK_SPREAD:.0%}; lock them, or cool the board, and measure again"
 
 
 def clock_of(samples: LatencySamples, arm: Arm) -> float | None:
-    """Median SM clock of an arm's blocks in MHz; None where nobody read it."""
-    clocks = [block.sm_clock_mhz for block in _blocks(samples, arm) if block.sm_clock_mhz is not None]
-    return median(clocks) if clocks else None
+    """Mean SM clock of an arm's blocks in MHz; None where nobody read it."""
+    return _mean_clock(_blocks(samples, arm), arm)
+
+
+def _mean_clock(blocks: Iterable[Block], arm: Arm) -> float | None:
+    clocks = [block.sm_clock_mhz for block in blocks if block.arm is arm and block.sm_clock_mhz is not None]
+    return fmean(clocks) if clocks else None
+
+
+def _are_alike(one: float | None, other: float | None) -> bool:
+    return one is None or other is None or max(one, other) <= min(one, other) * (1 + CLOCK_SPREAD)
 
 
 def _blocks(samples: LatencySamples, arm: Arm) -> Iterator[Block]:

@@ -1,0 +1,26 @@
+"""What an engine takes of the host's memory when it runs, in a process of its own."""
+
+from __future__ import annotations
+
+from harness.pipeline.pacing import TIMING_THREADS
+from harness.pipeline.pairing import ANSWER_S
+from harness.records.artifacts import EngineArtifact
+from harness.records.timing import Cache, TimingProtocol
+from harness.workers.engines import EngineWorker
+from harness.workers.worker import Worker
+
+
+def running_host_bytes(engine: EngineArtifact) -> int | None:
+    """Host memory that loading and launching it adds to a fresh process at most, its library included, in bytes.
+
+    With as many rows as its profile's minimum and one thread, as latency is timed. None where the system does not say.
+
+    Raises:
+        WorkerFailed: the worker died, hung or babbled.
+    """
+    with Worker("memory") as process:
+        worker = EngineWorker(process, ANSWER_S)
+        loaded = worker.load("engine", engine, rows=engine.spec.batch.minimum, protocol=TimingProtocol(), threads=TIMING_THREADS)
+        worker.time("engine", 1, Cache.HOT)
+        peak = worker.peak_bytes()
+    return None if peak is None or loaded.peak_before_bytes is None else peak - loaded.peak_before_bytes
