@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from harness.need import is_installed, need, version_of
-from harness.records.machine import Machine
+from harness.records.machine import Gpu, Machine
 
 # What a figure can depend on.
 DISTRIBUTIONS = (
@@ -52,11 +52,13 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine or "unknown")
 
 
-def machine_class(backend: str, target: str | None) -> str:
-    """Which machines' observations are comparable: `aot-SM89` for a build ahead of time, else `cpu-x86_64`.
+def machine_class(backend: str, target: str | None, gpu: Gpu | None = None) -> str:
+    """Which machines' observations are comparable: `aot-SM89` for a build ahead of time, else the GPU's, else `cpu-x86_64`.
 
     An engine compiled ahead of time for a target does not depend on the machine that compiled it.
     """
+    if gpu is not None:
+        return gpu.machine_class
     return f"aot-{target}" if target else f"cpu-{architecture()}"
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from harness.errors import MissingLibrary, UnsupportedTarget
 from harness.need import version_of
+from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
 from harness.records.observations import Embeddings, EncoderInputs
@@ -116,6 +117,11 @@ class Maker:
         """The exported encoder. Recipes that make one graph of this tower share it, and with it every engine built from it."""
         made = recipe.on(encoder.tower)
         return self._once(("onnx", encoder, made), lambda: self._onnx(encoder, made))
+
+    def adopt(self, onnx: OnnxArtifact) -> None:
+        """Take a file that was exported elsewhere for the encoder and recipe that it names."""
+        self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
+        self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
     def engine(self, spec: EngineSpec) -> EngineArtifact:
         """The built engine.
@@ -222,9 +228,11 @@ class Maker:
             "batch": str(spec.batch),
             "code": code_digest("harness.backends"),
         }
+        if (gpu := gpu_of(backend)) is not None:
+            made_from["gpu"] = gpu.machine_class
 
         def build(folder: Path) -> Mapping[str, Any]:
-            return to_plain(backend.build(source.path, spec, folder))
+            return to_plain(built_apart(backend, source.path, spec, folder))
 
         entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
         built = _facts(BuiltFiles, entry)
@@ -239,6 +247,9 @@ class Maker:
             build_seconds=entry.build_seconds,
             log=entry.path(built.log) if built.log else None,
             cache_hit=entry.hit,
+            layers=entry.path(built.layers) if built.layers else None,
+            device=built.device,
+            memory=built.memory,
         )
 
     def _reference_entry(self, encoder: EncoderSpec, inputs: EncoderInputs) -> CacheEntry:

@@ -53,6 +53,14 @@ class OnnxArtifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """What an engine itself says it needs on the device, in bytes. None is what its library does not say."""
+
+    weights_bytes: int | None = None
+    activation_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:
     """A built engine on disk.
 
@@ -63,6 +71,9 @@ class EngineArtifact:
         plan_bytes: size of the engine file, in bytes.
         build_seconds: time the build took when it was made, in seconds.
         cache_hit: whether this session found it built.
+        layers: what the engine inspector says of it, as JSON; None where the log holds the layer table.
+        device: GPU that it was built on and for, in words; None for engines that are not bound to one.
+        memory: what the engine itself says it needs.
     """
 
     spec: EngineSpec
@@ -74,11 +85,21 @@ class EngineArtifact:
     build_seconds: float
     log: Path | None = None
     cache_hit: bool = False
+    layers: Path | None = None
+    device: str | None = None
+    memory: EngineMemory = EngineMemory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltFiles:
-    """What a backend's build left in the folder it was given: file names, not paths."""
+    """What a backend's build left in the folder it was given: file names, not paths; and what else it knows of the engine.
+
+    Attributes:
+        layers, device, memory: see `EngineArtifact`.
+    """
 
     engine: str
     log: str | None = None
+    layers: str | None = None
+    device: str | None = None
+    memory: EngineMemory = EngineMemory()

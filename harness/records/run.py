@@ -24,6 +24,7 @@ class EngineRow:
         layer_table: file in the run directory, with `/` between parts.
         graph: likewise, with what the nodes of its ONNX file are; None where it has no layer table, or in runs of older versions.
         repairs: what had to be mended after the vendor's export.
+        device: GPU that a backend on a GPU built it on and for.
     """
 
     encoder: str
@@ -43,6 +44,7 @@ class EngineRow:
     layer_table: str | None
     repairs: tuple[Repair, ...] = ()
     graph: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
