@@ -33,7 +33,7 @@ def find_gpu() -> Found:
         return _found(driver)
     # Without a driver the bindings raise an error of their own finder, whose class differs by version.
     except Exception as error:  # noqa: BLE001
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         return Found(why_not=f"no NVIDIA driver answers ({said}); expected one; install it, or choose another backend")
 
 

@@ -46,7 +46,8 @@ class TensorRtSession:
 
     def __init__(self, trt: ModuleType, engine: Any, batch: BatchProfile, device_uuid: str) -> None:
         self.device_uuid = device_uuid
-        self._trt, self._engine, self._batch = trt, engine, batch
+        self._trt, self._batch = trt, batch
+        self._engine: Any = engine
         self._cuda = Cuda()
         self._stream = self._cuda("cudaStreamCreateWithFlags", self._cuda.runtime.cudaStreamNonBlocking)
         self._handle = int(self._stream)
@@ -56,7 +57,7 @@ class TensorRtSession:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self._outputs = [name for name in names if name not in self._inputs]
-        self._context = self._new_context()
+        self._context: Any = self._new_context()
         self._bound: CudaFeed | None = None
 
     @property

@@ -86,7 +86,8 @@ def test_a_gpu_with_fp8_can_and_a_named_target_is_refused(make_spec: MakeSpec) -
     assert BACKEND.why_not(Action.RUN, make_spec("tensorrt")) is None
     assert "leave the target out" in (BACKEND.why_not(Action.BUILD, make_spec("tensorrt", target="SM90")) or "")
     assert isinstance(BACKEND, DeviceBound)
-    assert BACKEND.gpu() is not None and H100.machine_class == "NVIDIA-H100-80GB-HBM3-SM90"
+    assert BACKEND.gpu() == H100
+    assert H100.machine_class == "NVIDIA-H100-80GB-HBM3-SM90"
 
 
 def test_without_a_driver_nothing_is_loaded(make_spec: MakeSpec, tmp_path: Path, on_h100: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +204,8 @@ def session(cuda: NotedCuda) -> TensorRtSession:
 
 
 def test_a_launch_allocates_copies_and_waits_for_nothing(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:
-    assert isinstance(session, DeviceTimed) and isinstance(session, SelfDescribed)
+    assert isinstance(session, DeviceTimed)
+    assert isinstance(session, SelfDescribed)
     feed = session.upload({"image": pictures})
     cuda.calls.clear()
     session.launch(feed)
