@@ -40,7 +40,7 @@ _BUSY = "x = 1.0\nwhile True:\n    x = x * 1.0000001 % 7\n"
 
 def main() -> None:
     options = _options()
-    line = policy_of(Path("gate.toml")).margin_line("latency_ratio", ENGINES[0], machine_class(ENGINES[0].backend, None))
+    line = policy_of(Path("gate.toml")).margin_line("latency_ratio", ENGINES[0], machine_class(None))
     line = replace(line, processes=options.processes or line.processes, quartets=options.quartets or line.quartets)
     maker = Maker(ArtifactCache(default_cache_dir()), lambda text: contextlib.nullcontext())
     seen: list[dict[str, RatioSeen]] = []

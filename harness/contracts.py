@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
+from harness.records.machine import Gpu
 from harness.records.observations import Tensors
 from harness.records.spec import EngineSpec
 
@@ -36,6 +37,7 @@ class Capability(StrEnum):
     LAYER_TABLE = "layer_table"  # its build log holds the engine's layers
     MEMORY_FIGURES = "memory_figures"  # its build log says what the engine's activations need
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
+    NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
 
 
@@ -85,6 +87,19 @@ class SelfDescribed(Protocol):
 
 
 @runtime_checkable
+class DeviceBound(Protocol):
+    """A backend whose engines are built on, and run on, one GPU of this machine and those like it."""
+
+    def gpu(self) -> Gpu | None:
+        """The GPU it uses here; None without one."""
+        ...
+
+    def library_path(self) -> Path | None:
+        """Folder that the loader must search for the vendor's libraries from the start of a process; None where it finds them."""
+        ...
+
+
+@runtime_checkable
 class DeviceTimed(Protocol):
     """A session whose device has a clock of its own, and can replay launches as a graph. Without it the host's clock is used."""
 
@@ -96,6 +111,11 @@ class DeviceTimed(Protocol):
     @property
     def clock(self) -> str:
         """Whose clock it is, for people: `CUDA events`."""
+        ...
+
+    @property
+    def cold_cache(self) -> str:
+        """How caches are emptied before a cold launch, for people."""
         ...
 
     def capture(self, feed: Feed) -> str | None:

@@ -66,7 +66,7 @@ class BadSamples(UsageError):
 
 
 class UnusableEngine(UsageError):
-    """An engine file without its record, with another digest than its record says, or that cannot be compared with the other."""
+    """An engine file without its record, with another digest than its record says, of another version or GPU, or of nothing comparable."""
 
     code = "unusable_engine"
 
@@ -117,6 +117,18 @@ class MissingDevice(Broken):
     """A device or driver that this action needs and this machine lacks."""
 
     code = "missing_device"
+
+
+class MixedVersions(Broken):
+    """Libraries and bindings of a vendor that are not of one version."""
+
+    code = "mixed_versions"
+
+
+class OutOfDeviceMemory(Broken):
+    """A build, an engine or a batch that needs more memory than the device has free."""
+
+    code = "out_of_device_memory"
 
 
 class BuildFailed(Broken):

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from harness.errors import BuildFailed, EnginegateError, UnsupportedTarget, UnusableGraph
+from harness.errors import BuildFailed, EnginegateError, OutOfDeviceMemory, UnsupportedTarget, UnusableGraph
 from harness.records.spec import BatchProfile
 
 TAIL_LINES = 12  # of the vendor's log, kept for a message: enough for its error and what led there
@@ -29,6 +29,9 @@ _loggers: dict[str, Any] = {}
 _building = threading.Lock()
 
 Configure = Callable[[Any], None]
+
+
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|Requested amount of GPU memory", re.IGNORECASE)
 
 
 class BuildLog:
@@ -144,8 +147,23 @@ def _add_profile(builder: Any, config: Any, network: Any, batch: BatchProfile, s
     config.add_optimization_profile(profile)
 
 
+def means_out_of_memory(words: str) -> bool:
+    """Whether the vendor's words say that the device has too little memory."""
+    return _OUT_OF_MEMORY.search(words) is not None
+
+
+def logger_of(trt: ModuleType) -> Any:
+    """The module's one logger. Its `errors` holds the last errors that it heard, whoever caused them."""
+    return _loggers.get(trt.__name__) or _loggers.setdefault(trt.__name__, _new_logger(trt))
+
+
 def _refusal(trt: ModuleType, source: Path, log: BuildLog) -> EnginegateError:
     lacking = next(filter(None, map(_LACKS_TYPE.search, log.errors)), None)
+    if lacking is None and means_out_of_memory(log.tail):
+        return OutOfDeviceMemory(
+            f"{trt.__name__} found too little free memory on the device to build {source.name}; "
+            f"end what else computes there, or build with a smaller --batch; its log says\n{log.tail}"
+        )
     if lacking is None:
         return BuildFailed(f"{trt.__name__} built no engine of {source.name}; its log says\n{log.tail}")
     targets, types = lacking["targets"].strip().upper(), lacking["types"].strip()
@@ -160,7 +178,7 @@ def _logged(trt: ModuleType, path: Path) -> Iterator[tuple[Any, BuildLog]]:
     """The module's one logger, listening for one build at a time."""
     # Line by line, since a builder that aborts the process takes what is still buffered with it, and that says why.
     with _building, path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1) as file:
-        logger = _loggers.get(trt.__name__) or _loggers.setdefault(trt.__name__, _new_logger(trt))
+        logger = logger_of(trt)
         log = BuildLog(file)
         logger.sink = log.write
         try:
@@ -174,8 +192,11 @@ def _new_logger(trt: ModuleType) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.sink: Callable[[str, str], None] | None = None
+            self.errors: deque[str] = deque(maxlen=TAIL_LINES)
 
         def log(self, severity: Any, msg: str) -> None:
+            if severity.name in _ERRORS:
+                self.errors.append(msg[:400])
             if self.sink is not None:
                 self.sink(severity.name, msg)
 

@@ -13,6 +13,7 @@ _CLASSES = {
     "fake": "FakeBackend",
     "onnxruntime": "OnnxRuntimeBackend",
     "pytorch": "PyTorchBackend",
+    "tensorrt": "TensorRtBackend",
     "tensorrt_rtx": "TensorRtRtxBackend",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, normaliz
 
 def add_build(commands: Any) -> None:
     command = add_command(commands, "build", build, "build one engine")
-    command.add_argument("encoder", metavar="ENCODER", help="ARCH/TOWER, such as ViT-B-32/image")
-    command.add_argument("--recipe", required=True, help="fp16, modelopt, linear, attention or compact")
-    command.add_argument("--backend", required=True, help="onnxruntime or tensorrt_rtx")
+    command.add_argument("encoder", nargs="?", metavar="ENCODER", help="ARCH/TOWER, such as ViT-B-32/image")
+    command.add_argument("--recipe", help="fp16, modelopt, linear, attention or compact")
+    command.add_argument("--onnx", type=Path, metavar="FILE", help="exported elsewhere; ARCH-TOWER-RECIPE.onnx needs no encoder and recipe")
+    command.add_argument("--backend", required=True, help="onnxruntime, tensorrt or tensorrt_rtx")
     command.add_argument("--target", help="GPU to compile for, such as SM89")
     command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
     command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
@@ -31,17 +33,28 @@ def build(options: argparse.Namespace) -> int:
     from harness.pipeline.leaving import build_engine
     from harness.pipeline.names import backend_of, recipe_of
 
+    encoder, recipe = _asked(options)
     engine = EngineSpec(
-        encoder=EncoderSpec.parse(options.encoder, weights=options.weights),
-        recipe=recipe_of(options.recipe),
+        encoder=EncoderSpec.parse(encoder, weights=options.weights),
+        recipe=recipe_of(recipe),
         backend=backend_of(options.backend).name,
         target=normalized_target(options.target) if options.target else None,
         batch=BatchProfile.parse(options.batch),
     )
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
-        made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr)
+        made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr, onnx=options.onnx)
     print_to_reader(made.document if options.json else str(made.path))
     return 0
+
+
+def _asked(options: argparse.Namespace) -> tuple[str, str]:
+    """Encoder and recipe; where they are not named, those in the name of the ONNX file."""
+    match = re.fullmatch(r"(.+)-(image|text)-(\w+)", options.onnx.stem) if options.onnx is not None else None
+    encoder = options.encoder or (f"{match[1]}/{match[2]}" if match else None)
+    recipe = options.recipe or (match[3] if match else None)
+    if encoder is None or recipe is None:
+        raise UsageError("no encoder or no recipe is named; expected ARCH/TOWER and --recipe, or --onnx with ARCH-TOWER-RECIPE.onnx")
+    return encoder, recipe
 
 
 def add_layers(commands: Any) -> None:

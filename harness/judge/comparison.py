@@ -105,7 +105,7 @@ def _seen(evidence: RunEvidence) -> dict[EngineKey, EngineSeen]:
             row=rows.get(key),
             gates=gates.get(key, {}),
             cpu_model=evidence.run.machine.cpu_model,
-            machine_class=class_of(key[3], evidence.run.machine.architecture),
+            machine_class=class_of(key[3], evidence.run.machine.architecture, rows[key].device if key in rows else None),
             inputs=evidence.inputs.get(key),
         )
         for key in {**rows, **gates}

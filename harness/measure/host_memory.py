@@ -7,7 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.contracts import Backend
+    from harness.records.artifacts import BuiltFiles
+    from harness.records.spec import EngineSpec
 
 _STATUS = Path("/proc/self/status")
 # Compilers take seconds, and what they hold only for less than this is seldom their peak.
@@ -29,6 +36,13 @@ class AddedPeak:
 
     def __init__(self) -> None:
         self.nbytes: int | None = None
+
+
+def built_weighed(backend: Backend, source: Path, spec: EngineSpec, folder: Path) -> BuiltFiles:
+    """What a backend's build left in `folder`, and what it took of this process's memory at most."""
+    with added_peak() as host:
+        built = backend.build(source, spec, folder)
+    return replace(built, host_bytes=host.nbytes)
 
 
 @contextmanager

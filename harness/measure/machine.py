@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from harness.need import is_installed, need, version_of
-from harness.records.machine import Machine, class_of
+from harness.records.machine import Gpu, Machine, class_of
 
 # What a figure can depend on.
 DISTRIBUTIONS = (
@@ -52,9 +52,9 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine or "unknown")
 
 
-def machine_class(backend: str, target: str | None) -> str:
-    """Which machines' observations are comparable with this one's; see `class_of`."""
-    return class_of(target, architecture())
+def machine_class(target: str | None, gpu: Gpu | None = None) -> str:
+    """Which machines' observations are comparable with this one's; see `class_of`. `gpu` is what the engine is bound to."""
+    return class_of(target, architecture(), None if gpu is None else str(gpu))
 
 
 def _cpu_model() -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from harness.errors import MissingLibrary, UnsupportedTarget
-from harness.measure.host_memory import added_peak
 from harness.need import version_of
+from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact, OnnxArtifact, Repair
 from harness.records.observations import Embeddings, EncoderInputs, RangeUse
@@ -126,6 +126,11 @@ class Maker:
         """The exported encoder. Recipes that make one graph of this tower share it, and with it every engine built from it."""
         made = recipe.on(encoder.tower)
         return self._once(("onnx", encoder, made), lambda: self._onnx(encoder, made))
+
+    def adopt(self, onnx: OnnxArtifact) -> None:
+        """Take a file that was exported elsewhere for the encoder and recipe that it names."""
+        self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
+        self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
     def engine(self, spec: EngineSpec) -> EngineArtifact:
         """The built engine.
@@ -239,11 +244,11 @@ class Maker:
             "batch": str(spec.batch),
             "code": code_digest("harness.backends"),
         }
+        if (gpu := gpu_of(backend)) is not None:
+            made_from["gpu"] = gpu.machine_class
 
         def build(folder: Path) -> Mapping[str, Any]:
-            with added_peak() as host:
-                built = backend.build(source.path, spec, folder)
-            return to_plain(replace(built, host_bytes=host.nbytes))
+            return to_plain(built_apart(backend, source.path, spec, folder))
 
         entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
         built = _facts(BuiltFiles, entry)
@@ -259,6 +264,9 @@ class Maker:
             log=entry.path(built.log) if built.log else None,
             build_host_bytes=built.host_bytes,
             cache_hit=entry.hit,
+            layers=entry.path(built.layers) if built.layers else None,
+            device=built.device,
+            memory=built.memory,
         )
 
     def _reference_entry(self, encoder: EncoderSpec, inputs: EncoderInputs) -> CacheEntry:

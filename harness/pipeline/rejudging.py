@@ -14,7 +14,7 @@ from harness.records.machine import class_of
 from harness.records.observations import Embeddings
 from harness.records.policy import GatePolicy
 from harness.records.rejudgement import NotRejudged, RejudgedGate, Rejudgement, RejudgementSummary
-from harness.records.run import ReportFinding, RunRecord
+from harness.records.run import EngineRow, ReportFinding, RunRecord
 from harness.records.spec import EncoderSpec, EngineSpec
 from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict, exit_code, worst_of
 from harness.store.kept_accuracy import KeptAccuracyReader
@@ -83,6 +83,7 @@ class _Rejudge:
         from harness.judge.accuracy.all_metrics import METRICS
 
         self._run = run
+        self._devices = {_engine_of(row): row.device for row in run.engines}
         self._reader = reader
         self._policy = policy
         self._metrics = frozenset(METRICS)
@@ -128,7 +129,7 @@ class _Rejudge:
         from harness.judge.accuracy.all_metrics import judgement
 
         engine, evidence, policy = record.engine, self._evidence_of(record), self._policy
-        where = class_of(engine.target, self._run.machine.architecture)
+        where = class_of(engine.target, self._run.machine.architecture, self._devices.get(_engine_of(record)))
         try:
             judged = judgement(
                 metric, evidence, limit=lambda name: policy.limit(name, engine), margin=lambda name: policy.margin(name, engine, where)
@@ -177,7 +178,7 @@ def _read_evidence(reader: KeptAccuracyReader, record: KeptAccuracy) -> Accuracy
     return evidence
 
 
-def _engine_of(row: Row | KeptAccuracy) -> _Engine:
+def _engine_of(row: Row | KeptAccuracy | EngineRow) -> _Engine:
     return row.encoder, str(row.recipe), row.backend, row.target
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BuildFailed, EnginegateError
+from harness.pipeline.isolating import machine_class_of
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
@@ -97,10 +98,8 @@ class Pipeline:
 
     def baseline_key(self, spec: EngineSpec) -> BaselineKey:
         """Under which key observations of this engine are stored on this machine."""
-        from harness.measure.machine import machine_class
-
         return BaselineKey(
-            machine_class=machine_class(spec.backend, spec.target),
+            machine_class=machine_class_of(spec),
             arch=spec.encoder.arch,
             tower=spec.encoder.tower,
             recipe=spec.recipe,
@@ -134,6 +133,7 @@ class Pipeline:
             layer_table=layer_table,
             repairs=source.repairs if source else (),
             graph=graph,
+            device=artifact.device,
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
@@ -192,7 +192,7 @@ class Pipeline:
     def _layers(self, spec: EngineSpec) -> LayerTable:
         from harness.measure.layers import read_layer_table
 
-        return read_layer_table(self._log_of(spec))
+        return read_layer_table(self.maker.engine(spec).layers or self._log_of(spec))
 
     def _memory(self, spec: EngineSpec) -> MemoryReading:
         from harness.contracts import Capability
@@ -201,7 +201,7 @@ class Pipeline:
         plan_bytes = self.maker.engine(spec).plan_bytes or 0
         if Capability.ENGINE_IS_ONNX in backend_of(spec.backend).capabilities:
             return onnx_memory(self.graph(spec.encoder, spec.recipe).graph, plan_bytes)
-        return read_build_memory(self._log_of(spec), plan_bytes)
+        return read_build_memory(self._log_of(spec), plan_bytes, self.maker.engine(spec).memory)
 
     def _log_of(self, spec: EngineSpec) -> Path:
         log = self.maker.engine(spec).log

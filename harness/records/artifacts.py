@@ -53,6 +53,14 @@ class OnnxArtifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """What an engine itself says it needs on the device, in bytes. None is what its library does not say."""
+
+    weights_bytes: int | None = None
+    activation_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:
     """A built engine on disk.
 
@@ -64,6 +72,9 @@ class EngineArtifact:
         build_seconds: time the build took when it was made, in seconds.
         build_host_bytes: host memory that the build took at most, in bytes; None where nobody looked.
         cache_hit: whether this session found it built.
+        layers: what the engine inspector says of it, as JSON; None where the log holds the layer table.
+        device: GPU that it was built on and for, in words; None for engines that are not bound to one.
+        memory: what the engine itself says it needs.
     """
 
     spec: EngineSpec
@@ -76,12 +87,23 @@ class EngineArtifact:
     log: Path | None = None
     build_host_bytes: int | None = None
     cache_hit: bool = False
+    layers: Path | None = None
+    device: str | None = None
+    memory: EngineMemory = EngineMemory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltFiles:
-    """What a backend's build left in the folder it was given: file names, not paths. Who ran it adds what it took of the host's memory."""
+    """What a backend's build left in the folder it was given: file names, not paths; and what else is known of the engine.
+
+    Attributes:
+        host_bytes: added by who ran the build; see `EngineArtifact.build_host_bytes`.
+        layers, device, memory: see `EngineArtifact`.
+    """
 
     engine: str
     log: str | None = None
     host_bytes: int | None = None
+    layers: str | None = None
+    device: str | None = None
+    memory: EngineMemory = EngineMemory()

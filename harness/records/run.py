@@ -25,6 +25,7 @@ class EngineRow:
         layer_table: file in the run directory, with `/` between parts.
         graph: likewise, with what the nodes of its ONNX file are; None where it has no layer table, or in runs of older versions.
         repairs: what had to be mended after the vendor's export.
+        device: GPU that a backend on a GPU built it on and for.
     """
 
     encoder: str
@@ -45,6 +46,7 @@ class EngineRow:
     repairs: tuple[Repair, ...] = ()
     graph: str | None = None
     build_host_bytes: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

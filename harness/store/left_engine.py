@@ -55,6 +55,7 @@ def read_left_engine(path: Path) -> EngineArtifact:
         sha256=record.sha256,
         plan_bytes=row.plan_bytes,
         build_seconds=row.build_seconds or 0.0,
+        device=row.device,
     )
 
 

@@ -22,7 +22,7 @@ from harness.contracts import Action, DeviceTimed, Feed, InputPort, SelfDescribe
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
-from harness.measure.host_memory import peak_bytes
+from harness.measure.host_memory import built_weighed, peak_bytes
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
@@ -68,6 +68,11 @@ class Desk:
     def hello(self) -> dict[str, Any]:
         """Who answers."""
         return {"pid": os.getpid(), "python": platform.python_version(), "cpu_s": time.process_time(), "peak_bytes": peak_bytes()}
+
+    def build(self, source: str, engine: dict[str, Any], folder: str) -> dict[str, Any]:
+        """Have the engine's backend build it of an ONNX file, into `folder`; what it left there, as plain values."""
+        spec = engine_from_plain(engine).spec
+        return asdict(built_weighed(get_backend(spec.backend), Path(source), spec, Path(folder)))
 
     def open(self, key: str, engine: dict[str, Any], rows: int, seed: int, threads: int | None, graph: bool) -> dict[str, Any]:
         """Load an engine and upload seeded rows.
@@ -119,7 +124,8 @@ class Desk:
 
     def cold_cache(self) -> str:
         """How caches are emptied, in words."""
-        return str(self._walked())
+        timed = next((opened.session for opened in self._opened.values() if isinstance(opened.session, DeviceTimed)), None)
+        return str(self._walked()) if timed is None else timed.cold_cache
 
     def _timed(self, key: str, launches: int, cache: Cache) -> tuple[float, ...]:
         opened = self._opened[key]
@@ -181,6 +187,7 @@ def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:
         "path": str(engine.path) if engine.path else None,
         "sha256": engine.sha256,
         "plan_bytes": engine.plan_bytes,
+        "device": engine.device,
     }
 
 
@@ -201,4 +208,5 @@ def engine_from_plain(plain: dict[str, Any]) -> EngineArtifact:
         sha256=plain["sha256"],
         plan_bytes=plain["plan_bytes"],
         build_seconds=0.0,
+        device=plain["device"],
     )

@@ -62,6 +62,7 @@ class Worker:
         name: whom errors speak of, such as `baseline`.
         python: interpreter of another environment; None is this one.
         start_s: seconds until it must have answered its first question.
+        library_path: folder of shared libraries that its loader must know from the start.
 
     Raises:
         UnknownEnvironment: `python` is not there, is no Python, or is too old.
@@ -71,7 +72,7 @@ class Worker:
 
     _begin = staticmethod(_begin_serving)
 
-    def __init__(self, name: str, *, python: Path | None = None, start_s: float = START_S) -> None:
+    def __init__(self, name: str, *, python: Path | None = None, start_s: float = START_S, library_path: Path | None = None) -> None:
         self.name = name
         self._number = 0
         if python is not None:
@@ -81,7 +82,7 @@ class Worker:
         # A group of its own, since execnet ends whole groups.
         self._group = execnet.Group()
         try:
-            self._start(python, start_s)
+            self._start(python, start_s, library_path)
             self.about: dict[str, Any] = self.ask("hello", timeout_s=start_s)
         except BaseException:
             self.close()
@@ -126,8 +127,8 @@ class Worker:
         atexit.unregister(self._group._cleanup_atexit)
         self._stderr.unlink(missing_ok=True)
 
-    def _start(self, python: Path | None, start_s: float) -> None:
-        self._gateway = _gateway(self._group, self.name, python)
+    def _start(self, python: Path | None, start_s: float, library_path: Path | None) -> None:
+        self._gateway = _gateway(self._group, self.name, python, library_path)
         self._channel = self._gateway.remote_exec(self._begin, house=str(Path(harness.__file__).parent), stderr=str(self._stderr))
         answer = self._receive("start", start_s)
         if isinstance(answer, list) and answer[:1] == ["missing"]:
@@ -227,9 +228,14 @@ def _python_version(python: str, timeout_s: float) -> tuple[int, int]:
     return version
 
 
-def _gateway(group: execnet.Group, name: str, python: Path | None) -> execnet.Gateway:
+def _gateway(group: execnet.Group, name: str, python: Path | None, library_path: Path | None) -> execnet.Gateway:
     spec = "popen//execmodel=main_thread_only"
-    if python is not None:
+    if library_path is not None:
+        # A loader reads this when its process starts, and never again.
+        folders = os.pathsep.join(filter(None, [str(library_path), os.environ.get("LD_LIBRARY_PATH")]))
+        setting = shlex.quote(f"LD_LIBRARY_PATH={folders}")
+        spec += f"//python=env {setting} {shlex.quote(os.path.abspath(python or sys.executable))}"
+    elif python is not None:
         spec += f"//python={shlex.quote(os.path.abspath(python))}"
     try:
         return group.makegateway(spec)

@@ -84,7 +84,7 @@ def test_the_doctor_speaks_json(gate):
     document = json.loads(gate.command("doctor", "--json").stdout)
 
     assert document["schema"] == "enginegate/doctor/1"
-    assert {answer["backend"] for answer in document["backends"]} == {"fake", "onnxruntime", "pytorch", "tensorrt_rtx"}
+    assert {answer["backend"] for answer in document["backends"]} == {"fake", "onnxruntime", "pytorch", "tensorrt", "tensorrt_rtx"}
 
 
 def test_an_unknown_command_is_usage(gate):

@@ -33,6 +33,7 @@ class Counting:
 class OnDevice(Counting):
     device_uuid = "GPU-1"
     clock = "CUDA events"
+    cold_cache = "by a write"
 
     def __init__(self):
         super().__init__()

@@ -18,7 +18,7 @@ def test_this_machine_has_what_a_report_names() -> None:
 
 
 def test_an_engine_built_ahead_of_time_is_not_tied_to_this_machine() -> None:
-    assert machine_class("tensorrt_rtx", "SM89") == "aot-SM89"
+    assert machine_class("SM89") == "aot-SM89"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_an_engine_built_ahead_of_time_is_not_tied_to_this_machine() -> None:
 )
 def test_a_cpu_has_one_class_whatever_its_system_calls_it(said: str, known_as: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.platform, "machine", lambda: said)
-    assert machine_class("onnxruntime", None) == f"cpu-{known_as}"
+    assert machine_class(None) == f"cpu-{known_as}"
 
 
 def test_gpus_are_named_where_a_driver_answers(monkeypatch: pytest.MonkeyPatch) -> None:

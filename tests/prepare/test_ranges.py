@@ -37,7 +37,9 @@ def test_what_calibrated_a_range_fills_it_and_never_leaves_it(quantized, calibra
     seen = shares(quantized, calibration.rows)
 
     assert seen.shape == (4, len(list(activation_quantizers(quantized))))
-    assert seen.max(axis=0) == pytest.approx(1, abs=1e-2), "each quantizer meets the largest magnitude it was calibrated on"
+    largest = seen.max(axis=0)
+    assert largest[0] == pytest.approx(1, abs=1e-3), "the first quantizer meets the very tensor it was calibrated on"
+    assert largest == pytest.approx(1, abs=5e-2), "later ones meet what FP8 before them made of it: a few per cent, E4M3's step"
 
 
 def test_larger_inputs_leave_the_range_of_the_first_layers(quantized, calibration):

@@ -1,0 +1,255 @@
+"""Runs a TensorRT engine: buffers, a stream, events and graphs through cuda-python, without torch."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from harness.backends._cuda import Cuda
+from harness.backends._inputs import require_inputs
+from harness.backends._nvinfer import logger_of, means_out_of_memory
+from harness.contracts import InputPort
+from harness.errors import EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
+from harness.records.observations import Tensors
+from harness.records.spec import BatchProfile
+
+_DTYPES = {"HALF": "float16", "FLOAT": "float32", "INT64": "int64", "INT32": "int32", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool"}
+# A cache that evicts at random keeps some lines of what was there before; two caches' worth leaves one in seven.
+_TIMES_THE_CACHE = 2
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class CudaFeed:
+    """Buffers of one batch, by tensor name; freed with the feed. `graph` is what a launch replays, once it was captured."""
+
+    shapes: dict[str, tuple[int, ...]]
+    outputs: dict[str, str]
+    addresses: dict[str, int] = field(default_factory=dict[str, int])
+    graph: Any = None
+    context: Any = None
+    is_launched: bool = False
+
+
+class TensorRtSession:
+    """One engine on the first visible GPU, with one stream. Closing it frees all it has.
+
+    All feeds share one context, and so its activation memory, on one stream; a captured feed has a context of its own, since a graph
+    is bound to the state that its context had.
+    """
+
+    clock = "CUDA events"
+
+    def __init__(self, trt: ModuleType, engine: Any, batch: BatchProfile, device_uuid: str) -> None:
+        self.device_uuid = device_uuid
+        self._trt, self._batch = trt, batch
+        self._engine: Any = engine
+        self._cuda = Cuda()
+        self._stream = self._cuda("cudaStreamCreateWithFlags", self._cuda.runtime.cudaStreamNonBlocking)
+        self._handle = int(self._stream)
+        self._finalizers: list[weakref.finalize[Any, Any]] = []
+        self._events: list[Any] = []
+        self._flush: tuple[int, int] | None = None
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self._outputs = [name for name in names if name not in self._inputs]
+        self._context: Any = self._new_context()
+        self._bound: CudaFeed | None = None
+
+    @property
+    def ports(self) -> tuple[InputPort, ...]:
+        """The engine's inputs."""
+        return tuple(InputPort(name=name, dtype=np.dtype(self._dtype(name)), shape=self._shape(name)) for name in self._inputs)
+
+    @property
+    def cold_cache(self) -> str:
+        """How the GPU's cache is emptied."""
+        return f"before each launch the GPU writes {self._flush_bytes() / 2**20:g} MiB, twice its L2 cache"
+
+    def upload(self, inputs: Tensors) -> CudaFeed:
+        """Copy the inputs to the GPU, and allocate what the outputs need. May wait.
+
+        Raises:
+            OutOfDeviceMemory: the GPU has no room for the batch.
+        """
+        require_inputs(inputs, self.ports, self._batch)
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        self._set_shapes(self._context, shapes)
+        self._bound = None
+        shapes |= {name: self._output_shape(name) for name in self._outputs}
+        feed = CudaFeed(shapes, {name: self._dtype(name) for name in self._outputs})
+        self._finalizers.append(weakref.finalize(feed, self._free, feed.addresses))
+        for name, array in inputs.items():
+            host = np.ascontiguousarray(array)
+            feed.addresses[name] = self._allocated(host.nbytes)
+            self._copied(feed.addresses[name], host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
+        for name, dtype in feed.outputs.items():
+            feed.addresses[name] = self._allocated(int(np.prod(shapes[name])) * np.dtype(dtype).itemsize)
+        return feed
+
+    def launch(self, feed: CudaFeed) -> None:
+        """Put the work on the stream: a graph where one was captured.
+
+        Raises:
+            InvalidMeasurement: TensorRT or CUDA refuses, with its own words.
+        """
+        if feed.graph is not None:
+            self._cuda("cudaGraphLaunch", feed.graph, self._stream)
+        else:
+            if self._bound is not feed:
+                self._bind(self._context, feed)
+                self._bound = feed
+            self._enqueue(self._context)
+        feed.is_launched = True
+
+    def download(self, feed: CudaFeed) -> Tensors:
+        """Wait, and copy the outputs of the last launch.
+
+        Raises:
+            InvalidMeasurement: nothing was launched, or the launch failed on the GPU.
+        """
+        if not feed.is_launched:
+            raise InvalidMeasurement("nothing was launched with this feed; launch it before its output is read")
+        found = {name: np.empty(feed.shapes[name], dtype) for name, dtype in feed.outputs.items()}
+        for name, array in found.items():
+            self._copied(array.ctypes.data, feed.addresses[name], array.nbytes, "cudaMemcpyDeviceToHost")
+        return found
+
+    def capture(self, feed: CudaFeed) -> str | None:
+        """Capture one launch of `feed`; None when later launches replay it, else why they stay plain."""
+        try:
+            context = self._new_context()
+            self._bind(context, feed)
+            self._enqueue(context)  # the first launch does work that no graph can hold
+            self._wait()
+            graph = self._captured(context)
+        except EnginegateError as error:
+            return f"no graph was captured: {error}"
+        feed.graph, feed.context = graph, context
+        self._finalizers.append(weakref.finalize(feed, self._drop_graph, graph, context))
+        return None
+
+    def time_launches(self, feed: CudaFeed, launches: int, *, cold: bool) -> tuple[float, ...]:
+        """Milliseconds of each launch between events on the stream."""
+        events = self._events_for(2 * launches)
+        if cold:
+            self._flush_buffer()
+        pairs = list(zip(events[::2], events[1::2], strict=True))
+        for start, end in pairs:
+            if cold:
+                self._empty_cache()
+            self._cuda("cudaEventRecord", start, self._stream)
+            self.launch(feed)
+            self._cuda("cudaEventRecord", end, self._stream)
+        self._wait()
+        return tuple(float(self._cuda("cudaEventElapsedTime", start, end)) for start, end in pairs)
+
+    def close(self) -> None:
+        """Free all, in the order in which one thing needs the other; a broken context frees nothing and is left to its process."""
+        with suppress(InvalidMeasurement):
+            self._wait()
+        for finalizer in reversed(self._finalizers):
+            finalizer()
+        for event in self._events:
+            self._cuda.runtime.cudaEventDestroy(event)
+        if self._flush is not None:
+            self._cuda.runtime.cudaFree(self._flush[0])
+        self._bound = self._context = self._engine = None
+        self._cuda.runtime.cudaStreamDestroy(self._stream)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------------
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise self._refused("made no execution context")
+        return context
+
+    def _refused(self, what: str) -> EnginegateError:
+        errors = logger_of(self._trt).errors
+        words = "\n".join(f"  {line}" for line in errors) or "  nothing"
+        errors.clear()
+        kind = OutOfDeviceMemory if means_out_of_memory(words) else InvalidMeasurement
+        return kind(f"TensorRT {what}; it said\n{words}")
+
+    def _dtype(self, name: str) -> str:
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in _DTYPES:
+            raise UnusableEngine(f"tensor {name!r} of the engine is {kind}; expected one of {', '.join(_DTYPES)}; export the encoder so")
+        return _DTYPES[kind]
+
+    def _shape(self, name: str) -> tuple[int | None, ...]:
+        return tuple(None if length == -1 else int(length) for length in self._engine.get_tensor_shape(name))
+
+    def _output_shape(self, name: str) -> tuple[int, ...]:
+        shape = tuple(map(int, self._context.get_tensor_shape(name)))
+        if -1 in shape:
+            raise UnusableEngine(f"output {name!r} has shape {list(shape)}, which no input's shape decides; expected [batch, dim]")
+        return shape
+
+    def _set_shapes(self, context: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+        for name in self._inputs:
+            if not context.set_input_shape(name, shapes[name]):
+                raise self._refused(f"refused {name} of shape {list(shapes[name])}")
+
+    def _bind(self, context: Any, feed: CudaFeed) -> None:
+        self._set_shapes(context, feed.shapes)
+        for name, address in feed.addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise self._refused(f"refused the buffer of {name}")
+
+    def _enqueue(self, context: Any) -> None:
+        if not context.execute_async_v3(self._handle):
+            raise self._refused("refused to launch the engine")
+
+    def _captured(self, context: Any) -> Any:
+        cuda = self._cuda
+        cuda("cudaStreamBeginCapture", self._stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
+        try:
+            self._enqueue(context)
+        except EnginegateError:
+            cuda.runtime.cudaStreamEndCapture(self._stream)
+            cuda.runtime.cudaGetLastError()  # what a broken capture leaves would be taken for the next call's error
+            raise
+        return cuda("cudaGraphInstantiate", cuda("cudaStreamEndCapture", self._stream), 0)
+
+    def _drop_graph(self, graph: Any, _context: Any) -> None:
+        """The context is an argument so that it lives as long as the graph that replays it."""
+        self._cuda.runtime.cudaGraphExecDestroy(graph)
+
+    def _allocated(self, nbytes: int) -> int:
+        return int(self._cuda("cudaMalloc", max(nbytes, 1)))
+
+    def _free(self, addresses: dict[str, int]) -> None:
+        for address in addresses.values():
+            self._cuda.runtime.cudaFree(address)
+
+    def _copied(self, to: int, start: int, nbytes: int, kind: str) -> None:
+        # On the engine's own stream, and waited for: a stream that blocks no other does not wait for plain copies either.
+        self._cuda("cudaMemcpyAsync", to, start, nbytes, getattr(self._cuda.runtime.cudaMemcpyKind, kind), self._stream)
+        self._wait()
+
+    def _wait(self) -> None:
+        self._cuda("cudaStreamSynchronize", self._stream)
+
+    def _events_for(self, count: int) -> list[Any]:
+        self._events += [self._cuda("cudaEventCreate") for _ in range(count - len(self._events))]
+        return self._events[:count]
+
+    def _flush_bytes(self) -> int:
+        attribute = self._cuda.runtime.cudaDeviceAttr.cudaDevAttrL2CacheSize
+        return _TIMES_THE_CACHE * int(self._cuda("cudaDeviceGetAttribute", attribute, 0))
+
+    def _flush_buffer(self) -> tuple[int, int]:
+        if self._flush is None:
+            nbytes = self._flush_bytes()
+            self._flush = (self._allocated(nbytes), nbytes)
+        return self._flush
+
+    def _empty_cache(self) -> None:
+        address, nbytes = self._flush_buffer()
+        self._cuda("cudaMemsetAsync", address, 0, nbytes, self._stream)

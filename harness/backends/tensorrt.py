@@ -1,0 +1,170 @@
+"""Full TensorRT on the GPU of this machine, from 10.6 on, by what a release has and not by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.backends import _tensorrt_library as library
+from harness.backends._cuda import find_gpu
+from harness.backends._cuda_session import TensorRtSession
+from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
+from harness.contracts import Action, Capability
+from harness.errors import BuildFailed, MissingDevice, OutOfDeviceMemory, UnusableEngine
+from harness.records.artifacts import BuiltFiles, EngineArtifact, EngineMemory
+from harness.records.machine import Gpu
+from harness.records.spec import BatchProfile, EngineSpec
+
+ENGINE_FILE = "engine.engine"
+LOG_FILE = "build.log"
+LAYERS_FILE = "layers.json"
+
+_FIRST_FP8 = 89  # Ada; Hopper is 90
+# Myelin's autotuner in the log of a release that has FP8 kernels for a fixed batch only.
+_NO_KERNEL = "Failed to find fallback kernel"
+
+
+class TensorRtBackend:
+    """Builds for the GPU that is here, and runs there. A plan is bound to its release and its GPU."""
+
+    name = "tensorrt"
+    capabilities = frozenset({Capability.FP8, Capability.LAYER_TABLE, Capability.MEMORY_FIGURES, Capability.NEEDS_ISOLATION})
+
+    @property
+    def version(self) -> str:
+        """Version of the vendor's bindings."""
+        return library.version()
+
+    def gpu(self) -> Gpu | None:
+        """The first GPU that CUDA shows; `CUDA_VISIBLE_DEVICES` chooses it."""
+        return find_gpu().gpu
+
+    def library_path(self) -> Path | None:
+        """The builder looks for its kernels where the loader looks."""
+        home = library.home()
+        return home / "libs" if home else None
+
+    def why_not(self, action: Action, engine: EngineSpec) -> str | None:
+        """None when `engine` can be built and run here; else why not. Asks the driver before any of the library is loaded."""
+        return library.why_no_library() or _why_no_gpu() or _why_not_here(engine)
+
+    def build(self, source: Path, engine: EngineSpec, folder: Path) -> BuiltFiles:
+        """Build `source` for this GPU; the engine inspector's table and the builder's log stay beside the plan.
+
+        Raises:
+            MissingDevice: no driver or no GPU; asked first, since TensorRT 10.6 ends the process without one.
+            BuildFailed: with the last lines of the vendor's log.
+            UnusableGraph: the parser refuses the file.
+            OutOfDeviceMemory: the GPU cannot hold the profile.
+        """
+        gpu = _require_gpu(engine)
+        trt = library.load()
+        try:
+            plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, _nothing_more)
+        except BuildFailed as error:
+            raise _with_remedy(error, engine, folder / LOG_FILE) from error
+        with (folder / ENGINE_FILE).open("wb") as file:
+            file.write(plan)
+        loaded = _deserialized(trt, folder / ENGINE_FILE)
+        inspected = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        (folder / LAYERS_FILE).write_text(inspected, encoding="utf-8", newline="\n")
+        return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE, layers=LAYERS_FILE, device=str(gpu), memory=_memory(trt, loaded))
+
+    @contextmanager
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> Iterator[TensorRtSession]:
+        """A session on this GPU. What the record says of version and GPU is compared before anything is loaded.
+
+        Raises:
+            MissingDevice: no driver or no GPU.
+            UnusableEngine: the plan is of another release or GPU, or TensorRT refuses it.
+            OutOfDeviceMemory: the GPU has no room for it.
+        """
+        gpu = _require_gpu(engine.spec)
+        path = _require_ours(engine, gpu)
+        trt = library.load()
+        session = TensorRtSession(trt, _deserialized(trt, path), engine.spec.batch, gpu.uuid)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _why_no_gpu() -> str | None:
+    found = find_gpu()
+    if found.why_not is not None:
+        return found.why_not
+    wanted = library.cuda_major()
+    if wanted is not None and found.cuda_major < wanted:
+        return f"the driver supports CUDA {found.cuda_major} and this TensorRT needs CUDA {wanted}; update the driver"
+    return None
+
+
+def _why_not_here(engine: EngineSpec) -> str | None:
+    gpu = find_gpu().gpu
+    if engine.target is not None:
+        return f"TensorRT builds for the GPU that is here, and {engine.target} was named; leave the target out"
+    if gpu is not None and engine.recipe.is_quantized and int(gpu.sm.removeprefix("SM")) < _FIRST_FP8:
+        return f"{gpu} has no FP8; it needs SM89 (Ada) or newer; choose recipe fp16, or another GPU"
+    return None
+
+
+def _require_gpu(engine: EngineSpec) -> Gpu:
+    why_not, gpu = _why_no_gpu() or _why_not_here(engine), find_gpu().gpu
+    if why_not is not None or gpu is None:
+        raise MissingDevice(f"{engine.id}: {why_not}")
+    return gpu
+
+
+def _require_ours(engine: EngineArtifact, gpu: Gpu) -> Path:
+    if engine.path is None or not engine.path.is_file():
+        raise UnusableEngine(f"{engine.spec.id} has no engine file ({engine.path}); expected what `build` left; build it again")
+    here = library.version()
+    if not library.same_release(engine.backend_version, here):
+        raise UnusableEngine(f"{engine.path} was built by TensorRT {engine.backend_version} and {here} is here; build it again")
+    if engine.device is not None and engine.device != str(gpu):
+        raise UnusableEngine(f"{engine.path} was built for {engine.device} and {gpu} is here; expected the same GPU; build it again")
+    return engine.path
+
+
+def _deserialized(trt: ModuleType, path: Path) -> Any:
+    logger = logger_of(trt)
+    logger.errors.clear()
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = False  # a plan may carry code for the host, and this is no place to trust it
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        words = "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+        if means_out_of_memory(words):
+            raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
+        raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
+    return engine
+
+
+def _memory(trt: ModuleType, engine: Any) -> EngineMemory:
+    """Bytes by what this release can say; weights are in the build log of those that cannot."""
+    weights = None
+    if hasattr(engine, "get_engine_stat") and hasattr(trt, "EngineStat"):
+        weights = int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+    activations = getattr(engine, "device_memory_size_v2", None)
+    if activations is None:
+        activations = getattr(engine, "device_memory_size", None)
+    return EngineMemory(weights_bytes=weights, activation_bytes=None if activations is None else int(activations))
+
+
+def _with_remedy(error: BuildFailed, engine: EngineSpec, log: Path) -> BuildFailed:
+    batch = engine.batch
+    is_fixed = batch.minimum == batch.maximum
+    if is_fixed or not engine.recipe.is_quantized or _NO_KERNEL not in log.read_text(encoding="utf-8", errors="replace"):
+        return error
+    fixed = BatchProfile(minimum=batch.maximum, optimum=batch.maximum, maximum=batch.maximum)
+    return BuildFailed(
+        f"this TensorRT has no FP8 kernels here for a batch that changes ({batch}): '{_NO_KERNEL}'; "
+        f"build one engine a batch size, such as --batch {fixed}\n{error}"
+    )
+
+
+def _nothing_more(_config: Any) -> None:
+    """The builder's own settings, beside those that every build here has."""

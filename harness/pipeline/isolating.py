@@ -1,0 +1,65 @@
+"""Lets a compiler that can end its process, or leave its GPU unusable there, work in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.contracts import Backend, Capability, DeviceBound
+from harness.errors import BuildFailed, WorkerFailed
+from harness.measure.host_memory import built_weighed
+from harness.measure.machine import machine_class
+from harness.pipeline.names import backend_of
+from harness.records.artifacts import BuiltFiles, EngineArtifact
+from harness.records.machine import Gpu
+from harness.store.codec import from_plain
+
+if TYPE_CHECKING:
+    from harness.records.spec import EngineSpec
+
+# The slowest build seen, ViT-L-14 at the highest optimization level, took 160 s; ten times that is no build any more.
+BUILD_S = 1800.0
+_TAIL_LINES = 12
+_TAIL_BYTES = 8192
+
+
+def gpu_of(backend: Backend) -> Gpu | None:
+    """The GPU that a backend's engines are bound to; None where they are bound to none, or there is none."""
+    return backend.gpu() if isinstance(backend, DeviceBound) else None
+
+
+def machine_class_of(spec: EngineSpec) -> str:
+    """Which machines' figures of this engine are comparable with this one's."""
+    return machine_class(spec.target, gpu_of(backend_of(spec.backend)))
+
+
+def built_apart(backend: Backend, source: Path, spec: EngineSpec, folder: Path, *, limit_s: float = BUILD_S) -> BuiltFiles:
+    """What the backend's build left in `folder`, by a worker where the backend needs one, and what it took of the host's memory.
+
+    Raises:
+        BuildFailed: the worker died, hung or babbled, with the last lines of the build's log; or what the build itself raises.
+    """
+    if Capability.NEEDS_ISOLATION not in backend.capabilities:
+        return built_weighed(backend, source, spec, folder)
+    from harness.workers.serving import engine_to_plain
+    from harness.workers.worker import Worker
+
+    asked = EngineArtifact(spec=spec, source=None, backend_version="", path=None, sha256=None, plan_bytes=None, build_seconds=0.0)
+    library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
+    try:
+        with Worker(spec.id, library_path=library_path) as worker:
+            left = worker.ask("build", timeout_s=limit_s, source=str(source), engine=engine_to_plain(asked), folder=str(folder))
+    except WorkerFailed as error:
+        raise BuildFailed(f"{error}{_last_lines(folder)}") from error
+    return from_plain(BuiltFiles, left, origin=f"the build of {spec.id}")
+
+
+def _last_lines(folder: Path) -> str:
+    """The end of whatever log a build left before its process ended."""
+    for log in sorted(folder.glob("*.log")):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        if lines:
+            return f"\nits {log.name} ends with\n" + "\n".join(f"  {line[:400]}" for line in lines)
+    return ""
