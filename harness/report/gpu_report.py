@@ -102,8 +102,8 @@ def _times(lines: Sequence[ReportLine], plot: str | None, why_no_plot: str | Non
     yield from table(_TIMES, rows)
     yield ""
     yield (
-        "Each engine was timed in turns with the FP16 engine of the same encoder and batch, in several fresh processes. `next to FP16` above "
-        "1 is faster. `between`: above the first but for one chance in a hundred, below the second but for one in a thousand. "
+        "Each engine was timed in turns with the FP16 engine of the same encoder and batch, in several fresh processes. `next to FP16` "
+        "above 1 is faster. `between`: above the first but for one chance in a hundred, below the second but for one in a thousand. "
         "`sees`: the slow-down that would be found in 99 of 100 tries. Cold launches find emptied caches; fewer processes timed them."
     )
     yield ""
@@ -193,12 +193,26 @@ def _graphs(lines: Sequence[ReportLine]) -> Iterator[str]:
         yield ""
         yield from table(_GRAPHS, rows)
         yield ""
+        yield from _not_held(lines)
+
+
+def _not_held(lines: Sequence[ReportLine]) -> Iterator[str]:
+    """What does not hold, each sentence once, with the batches that it is said of."""
+    said: dict[tuple[str, str, str], list[int]] = {}
+    for line in lines:
+        for one in line.graph:
+            if one.status is not Status.PASS:
+                said.setdefault((line.encoder, line.recipe, _brief(one)), []).append(line.batch)
+    for (encoder, recipe, words), batches in said.items():
+        yield f"- {cell(encoder)} `{recipe}`, batch {', '.join(map(str, batches))}: {cell(words)}"
+    if said:
+        yield ""
 
 
 def _graph_row(line: ReportLine) -> tuple[object, ...]:
     by_name = {one.metric: one for one in line.graph}
     gemms, fused, narrow, alone, share = (by_name.get(name) for name in _COUNTED)
-    broken = "; ".join(_brief(one) for one in line.graph if one.status is not Status.PASS)
+    broken = ", ".join(one.metric for one in line.graph if one.status is not Status.PASS)
     return (
         cell(line.encoder),
         line.batch,
@@ -312,4 +326,4 @@ def _figure(one: Judgement | None) -> str:
 
 def _brief(one: Judgement) -> str:
     words = one.findings[0].message if one.findings else one.reason
-    return f"{one.metric} {one.status} ({words[:_MESSAGE_CHARACTERS]})"
+    return f"{one.metric} {one.status}: {words[:_MESSAGE_CHARACTERS]}"
