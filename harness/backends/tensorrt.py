@@ -156,8 +156,7 @@ def _memory(trt: ModuleType, engine: Any) -> EngineMemory:
 
 def _with_remedy(error: BuildFailed, engine: EngineSpec, log: Path) -> BuildFailed:
     batch = engine.batch
-    is_fixed = batch.minimum == batch.maximum
-    if is_fixed or not engine.recipe.is_quantized or _NO_KERNEL not in log.read_text(encoding="utf-8", errors="replace"):
+    if batch.is_fixed or not engine.recipe.is_quantized or _NO_KERNEL not in log.read_text(encoding="utf-8", errors="replace"):
         return error
     fixed = BatchProfile(minimum=batch.maximum, optimum=batch.maximum, maximum=batch.maximum)
     return BuildFailed(

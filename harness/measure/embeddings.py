@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from harness.contracts import Feed, Session
 from harness.errors import InvalidMeasurement, OutsideProfile
 from harness.records.observations import Embeddings, EncoderInputs, Tensors
 from harness.records.spec import BatchProfile
+
+Rows = TypeVar("Rows", bound=NDArray[Any])
 
 
 def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, made_by: str) -> Embeddings:
@@ -30,16 +32,24 @@ def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, mad
         OutsideProfile: the inputs cannot be cut into batches that the engine accepts.
         InvalidMeasurement: the engine has several outputs, or gives another number of rows than it got.
     """
-    edges = pairwise(accumulate(batch_sizes(len(inputs), profile), initial=0))
-    parts = [run_batch(session, {inputs.name: inputs.rows[start:end]}, made_by=made_by) for start, end in edges]
-    rows = np.concatenate(parts).astype(np.float32)
+    given = in_whole_batches(inputs.rows, profile)
+    edges = pairwise(accumulate(batch_sizes(len(given), profile), initial=0))
+    parts = [run_batch(session, {inputs.name: given[start:end]}, made_by=made_by) for start, end in edges]
+    rows = np.concatenate(parts)[: len(inputs)].astype(np.float32)
     return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+
+
+def in_whole_batches(rows: Rows, profile: BatchProfile) -> Rows:
+    """For an engine that takes one length only, the rows with as many of the first ones again as fill the last batch; else the rows."""
+    missing = -len(rows) % profile.maximum if profile.is_fixed else 0
+    return cast("Rows", np.resize(rows, (len(rows) + missing, *rows.shape[1:]))) if missing else rows
 
 
 def batch_sizes(rows: int, profile: BatchProfile) -> tuple[int, ...]:
     """Batches that cover `rows`, as even as they can be: near the profile's optimum, and none outside it.
 
-    An uneven last batch could fall below the minimum; padding it would show a batch that nobody asked for.
+    An uneven last batch could fall below the minimum; padding it would show a batch that nobody asked for, and only an engine of one
+    length leaves no choice (`in_whole_batches`).
     """
     batches = max(1, min(-(-rows // profile.optimum), rows // profile.minimum))
     small, larger = divmod(rows, batches)

@@ -28,7 +28,7 @@ from harness.measure.crowds import (
     token_shape,
     with_new_tail,
 )
-from harness.measure.embeddings import batch_sizes
+from harness.measure.embeddings import batch_sizes, in_whole_batches
 from harness.pipeline.drawing import crowds, sizes
 from harness.pipeline.searching import Drawn
 
@@ -69,9 +69,12 @@ class Bench:
         self._reference = reference
         self._fake_quant = fake_quant
         self._exact = exact
-        cut = batch_sizes(len(inputs), engine.batch)
+        self._home_rows = in_whole_batches(inputs.rows, engine.batch)
+        self._home_embeddings = in_whole_batches(embeddings.rows, engine.batch)
+        cut = batch_sizes(len(self._home_rows), engine.batch)
         self.batch = cut[0]  # rows of an evaluation batch; those of the last ones may be fewer
-        self._batches = cut.count(self.batch)
+        # Without the last batch of an engine of one length where others fill it: those rows' own embeddings are of another batch.
+        self._batches = max(1, len(inputs) // self.batch) if engine.batch.is_fixed else cut.count(self.batch)
 
     # -- what to draw ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class Bench:
     def sized(self, size: Size) -> Pairs:
         """Rows in a batch of another length, and what each gave in its evaluation batch."""
         seen = self._runner.run(self.engine, self._inputs.name, self._first(size))
-        wanted = self._embeddings.rows[size.first : size.first + size.rows]
+        wanted = self._home_embeddings[size.first : size.first + size.rows]
         return self._pairs(seen, wanted, [f"row {size.first + row} in a batch of {size.rows}" for row in range(len(seen))])
 
     def repeated(self, size: Size) -> Pairs:
@@ -208,13 +211,13 @@ class Bench:
         return _of_length(self._inputs.rows, self.engine.batch.minimum)
 
     def _first(self, size: Size) -> Rows:
-        return self._inputs.rows[size.first : size.first + size.rows]
+        return self._home_rows[size.first : size.first + size.rows]
 
     def _home(self, crowd: Crowd) -> slice:
         return slice(crowd.batch * self.batch, (crowd.batch + 1) * self.batch)
 
     def _rows(self, crowd: Crowd) -> Rows:
-        return crowd_rows(self._inputs.rows[self._home(crowd)], crowd, self._tokens)
+        return crowd_rows(self._home_rows[self._home(crowd)], crowd, self._tokens)
 
     def _seen(self, crowd: Crowd) -> Embedded:
         return self._runner.run(self.engine, self._inputs.name, self._rows(crowd))
@@ -224,7 +227,7 @@ class Bench:
         if not places:
             return _NO_PAIRS
         rows = [crowd.row_in(place) for place in places]
-        wanted = self._embeddings.rows[self._home(crowd)][rows]
+        wanted = self._home_embeddings[self._home(crowd)][rows]
         names = [f"place {place}, row {row}" for place, row in zip(places, rows, strict=True)]
         return self._pairs(self._seen(crowd)[list(places)], wanted, names)
 

@@ -68,6 +68,11 @@ class BatchProfile:
     def __str__(self) -> str:
         return f"{self.minimum}/{self.optimum}/{self.maximum}"
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every batch has the same length."""
+        return self.minimum == self.maximum
+
     def __contains__(self, rows: object) -> bool:
         return isinstance(rows, int) and self.minimum <= rows <= self.maximum
 

@@ -26,6 +26,13 @@ def require_neighbours(bench):
 
 
 @pytest.fixture
+def require_lengths(bench):
+    """Skip, in words, what asks how batches of several lengths get along."""
+    if bench.engine.batch.is_fixed:
+        pytest.skip(f"the engine takes batches of {bench.engine.batch.maximum} rows and no others")
+
+
+@pytest.fixture
 def require_ends(bench):
     """Skip, in words, what asks about the ends of captions of an encoder that does not read up to one."""
     if words := bench.why_not_captions():
@@ -48,7 +55,7 @@ def test_a_row_is_the_same_in_another_place_of_the_batch(bench, near_home, requi
 
 
 @pytest.mark.gates("property_batch_size")
-def test_a_row_is_the_same_in_a_batch_of_another_length(bench, near_home):
+def test_a_row_is_the_same_in_a_batch_of_another_length(bench, near_home, require_lengths):
     near_home("property_batch_size", bench.sizes, bench.sized)
 
 

@@ -51,6 +51,13 @@ def test_rows_come_back_in_order_as_float32_whatever_the_output_is_called() -> N
     assert (seen.ids[4], seen.inputs_digest, seen.made_by) == ("row 4", "d", "me")
 
 
+def test_an_engine_of_one_length_gets_the_first_rows_again_where_its_last_batch_is_not_full() -> None:
+    session = _Session(lambda rows: {"out": rows.astype(np.float16)})
+    seen = embed(session, _inputs(5), profile=_profile(4, 4, 4), made_by="me")
+    assert session.batches == [4, 4]
+    np.testing.assert_array_equal(seen.rows, np.arange(10).reshape(5, 2))
+
+
 @given(rows=st.integers(1, 500), ends=st.tuples(st.integers(1, 64), st.integers(0, 64), st.integers(0, 64)))
 def test_batches_cover_the_rows_and_lie_in_the_profile_or_cannot(rows: int, ends: tuple[int, int, int]) -> None:
     minimum, more, most = ends
