@@ -71,9 +71,9 @@ def _taken(name: str, tensor: Any) -> TakenTensor | None:
     if int(np.prod(tensor.dims)) <= LARGEST_KEPT or dtype not in _TYPES:
         return None
     values = numpy_helper.to_array(tensor).astype(np.float32)
-    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-    if not np.isfinite([mean, deviation]).all() or not deviation:  # a mask, or a table of one number: no draw is like it
+    if not np.isfinite(values).all() or values.min() == values.max():  # a mask, or a table of one number: no draw is like it
         return None
+    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
     return TakenTensor(name=name, dtype=dtype, shape=tuple(tensor.dims), mean=mean, deviation=deviation)
 
 
