@@ -71,6 +71,12 @@ class UnusableEngine(UsageError):
     code = "unusable_engine"
 
 
+class UnusablePrepared(UsageError):
+    """A folder of prepared encoders without its manifest, with altered files, or of another report than the one it is to go on with."""
+
+    code = "unusable_prepared"
+
+
 class UnknownEnvironment(UsageError):
     """A Python, named by the caller to run an engine, that is not there or is no Python."""
 

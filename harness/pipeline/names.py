@@ -1,12 +1,14 @@
-"""Backends and recipes by the names people give them."""
+"""Backends, recipes and weights by the names people give them."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UnknownName
-from harness.records.spec import Recipe
+from harness.errors import UnknownName, UsageError
+from harness.records.spec import EncoderSpec, Recipe
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -35,3 +37,37 @@ def recipe_of(name: str) -> Recipe:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UnknownName(f"recipe {name!r} is unknown; expected one of {', '.join(Recipe)}{hint}")
     return Recipe(name)
+
+
+def weights_by_arch(values: Iterable[str], archs: tuple[str, ...]) -> dict[str, str]:
+    """Configuration name to weights, from `ARCH=WEIGHTS` and `WEIGHTS`; the empty name is every other encoder's.
+
+    Raises:
+        UnknownName: there is no such configuration.
+        UsageError: one is given two.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        arch, separator, weights = value.partition("=")
+        if separator and arch not in archs and not Path(value).exists():
+            close = difflib.get_close_matches(arch, archs, n=3)
+            raise UnknownName(f"--weights {value}: there is no configuration {arch!r}; did you mean {', '.join(close) or 'another'}?")
+        key, chosen = (arch, weights) if separator and arch in archs else ("", value)
+        if found.setdefault(key, chosen) != chosen:
+            raise UsageError(f"--weights names {found[key]!r} and {chosen!r} for {key or 'every encoder'}; expected one of them")
+    return found
+
+
+def require_used(weights: Mapping[str, str], encoders: Iterable[EncoderSpec]) -> None:
+    """Refuse weights for an encoder that is not chosen: their owner would believe they were.
+
+    Raises:
+        UsageError: with the encoder to add.
+    """
+    archs = {encoder.arch for encoder in encoders}
+    unused = sorted(set(weights) - {""} - archs)
+    if unused:
+        chosen = ", ".join(sorted(archs))
+        raise UsageError(
+            f"--weights names {unused[0]}={weights[unused[0]]}, and only {chosen} are chosen; add --encoders {unused[0]}/image"
+        )

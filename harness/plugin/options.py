@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import BadGateFile, UnknownName, UsageError, WritesRefused
+from harness.errors import BadGateFile, UsageError, WritesRefused
 from harness.plugin.properties import register_named_profile
 from harness.plugin.run import start_run
 from harness.records.baseline import BaselineMode
@@ -138,6 +136,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _resolve(config: pytest.Config) -> Settings:
+    from harness.pipeline.names import require_used, weights_by_arch
     from harness.prepare.checkpoint import weights_origin
     from harness.prepare.configurations import known_archs, require_arch
     from harness.store.cache import CacheMode, default_cache_dir
@@ -149,7 +148,7 @@ def _resolve(config: pytest.Config) -> Settings:
     gate_file = base / option.gate_file if option.gate_file else default_gate_file(base)
     policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")))
     _require_matching_patterns(policy, known_archs())
-    weights, usual = (_weights(values, known_archs()) for values in (option.weights or [], policy.defaults.weights))
+    weights, usual = (weights_by_arch(values, known_archs()) for values in (option.weights or [], policy.defaults.weights))
     encoders: list[EncoderSpec] = []
     for name in option.encoders or policy.defaults.encoders:
         encoder = EncoderSpec.parse(name)
@@ -157,7 +156,7 @@ def _resolve(config: pytest.Config) -> Settings:
         chosen = weights.get(encoder.arch) or weights.get("") or usual.get(encoder.arch) or encoder.weights
         encoders.append(EncoderSpec.parse(name, weights=chosen))
         weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
-    _require_used(weights, encoders)
+    require_used(weights, encoders)
     return Settings(
         policy=policy,
         encoders=tuple(dict.fromkeys(encoders)),
@@ -225,28 +224,6 @@ def _require_matching_patterns(policy: GatePolicy, archs: tuple[str, ...]) -> No
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise BadGateFile(f"gate file: {line.metric}: {kind} holds {pattern!r}, which matches nothing there is; correct it")
-
-
-def _require_used(weights: dict[str, str], encoders: list[EncoderSpec]) -> None:
-    """Refuse weights for an encoder that is not gated: their owner would believe they were."""
-    unused = sorted(set(weights) - {""} - {encoder.arch for encoder in encoders})
-    if unused:
-        chosen = ", ".join(sorted({encoder.arch for encoder in encoders}))
-        raise UsageError(f"--weights names {unused[0]}={weights[unused[0]]}, and only {chosen} are gated; add --encoders {unused[0]}/image")
-
-
-def _weights(values: Sequence[str], archs: tuple[str, ...]) -> dict[str, str]:
-    """Configuration name to weights; the empty name is every other encoder's."""
-    found: dict[str, str] = {}
-    for value in values:
-        arch, separator, weights = value.partition("=")
-        if separator and arch not in archs and not Path(value).exists():
-            close = difflib.get_close_matches(arch, archs, n=3)
-            raise UnknownName(f"--weights {value}: there is no configuration {arch!r}; did you mean {', '.join(close) or 'another'}?")
-        key, chosen = (arch, weights) if separator and arch in archs else ("", value)
-        if found.setdefault(key, chosen) != chosen:
-            raise UsageError(f"--weights names {found[key]!r} and {chosen!r} for {key or 'every encoder'}; expected one of them")
-    return found
 
 
 def _baseline_mode(value: str | None) -> BaselineMode:

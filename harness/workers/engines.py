@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.measure.blocks import WarmUp
@@ -46,6 +47,10 @@ class EngineWorker:
         plain = engine_to_plain(engine)
         answer = self._ask("open", key=key, engine=plain, rows=rows, seed=protocol.seed, threads=threads, graph=protocol.graph)
         return Loaded(**{**answer, "ports": tuple(answer["ports"])})
+
+    def embed(self, engine: EngineArtifact, *, name: str, rows: Path, out: Path) -> None:
+        """Run the array `rows` of one npz file through an engine, by its input `name`, and leave what it gives in another."""
+        self._ask("embed", engine=engine_to_plain(engine), name=name, rows=str(rows.absolute()), out=str(out.absolute()))
 
     def warm(self, key: str, protocol: TimingProtocol) -> WarmUp:
         """Launch until two windows agree."""

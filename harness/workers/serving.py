@@ -22,9 +22,10 @@ from harness.contracts import Action, DeviceTimed, Feed, InputPort, SelfDescribe
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
+from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
 from harness.records.artifacts import EngineArtifact
-from harness.records.observations import Tensors
+from harness.records.observations import EncoderInputs, Tensors
 from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
 
@@ -104,6 +105,26 @@ class Desk:
             "peak_before_bytes": before,
             **_device(session, feed, graph=graph),
         }
+
+    def embed(self, engine: dict[str, Any], name: str, rows: str, out: str) -> None:
+        """Run a file of rows through an engine.
+
+        Args:
+            engine: see `engine_to_plain`.
+            name: its input.
+            rows: npz file with the array `rows`.
+            out: npz file to write, with the array `rows`: float32 [n, d].
+        """
+        artifact = engine_from_plain(engine)
+        backend = get_backend(artifact.spec.backend)
+        if why_not := backend.why_not(Action.RUN, artifact.spec):
+            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        with np.load(rows, allow_pickle=False) as arrays:
+            given = arrays["rows"]
+        inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
+        with backend.open(artifact) as session:
+            made = embed(session, inputs, profile=artifact.spec.batch, made_by=artifact.spec.id)
+        np.savez(out, rows=made.rows)
 
     def warm(self, key: str, protocol: dict[str, Any]) -> dict[str, Any]:
         """Launch until two windows agree."""

@@ -1,0 +1,171 @@
+"""What is seen of one engine of a report: its bytes and layers, and what it makes of the evaluation inputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.contracts import Capability
+from harness.errors import EnginegateError
+from harness.pipeline.names import backend_of
+from harness.pipeline.pairing import ANSWER_S
+from harness.records.gpu_report import Event, ReportLine, Stage
+from harness.records.observations import Embeddings
+from harness.records.spec import BatchProfile, EngineSpec, Recipe
+from harness.records.verdict import Judgement
+from harness.store.gpu_report import ReportFolder
+from harness.store.prepared import PreparedFolder
+from harness.workers.engines import EngineWorker
+from harness.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from harness.pipeline.seeing import Pipeline
+    from harness.records.policy import GatePolicy
+    from harness.records.prepared import PreparedManifest, PreparedRows
+
+# The most wanted first: the reference and the safe default, then the recipe that promises most.
+_WAVES = ((Recipe.FP16, Recipe.LINEAR), (Recipe.ATTENTION,))
+# E7 is held to a stored figure, and E10 only reports. As in the graph suite, those of FP8 are asked of quantized recipes only.
+_CHECKS = ("E1", "E4", "E8", "E9")
+_CHECKS_OF_FP8 = ("E2", "E3", "E5", "E6")
+_ACCURACY = ("finite", "cosine_min", "cosine_p01", "centred_snr_db")  # what FP32 rows alone can judge
+
+
+def wanted_engines(manifest: PreparedManifest, batches: Sequence[int], backend: str) -> tuple[EngineSpec, ...]:
+    """Every engine of a report, the most wanted first: by recipes, the largest batch first, then as the folder lists them."""
+    engines = [
+        EngineSpec(
+            encoder=graph.spec,
+            recipe=graph.recipe,
+            backend=backend,
+            batch=BatchProfile(minimum=batch, optimum=batch, maximum=batch),
+        )
+        for batch in sorted(set(batches), reverse=True)
+        for graph in manifest.graphs
+    ]
+    return tuple(sorted(engines, key=lambda engine: _wave(engine.recipe)))
+
+
+def line_name(engine: EngineSpec) -> str:
+    """File name of a line: `ViT-B-32-image-linear-b128`."""
+    return f"{engine.stem}-b{engine.batch.optimum}"
+
+
+def _wave(recipe: Recipe) -> int:
+    return next((number for number, wave in enumerate(_WAVES) if recipe in wave), len(_WAVES))
+
+
+class Looking:
+    """Looks at built engines.
+
+    Args:
+        pipeline: reads graphs, layers and memory of what its maker built.
+        policy: what recipes promise, and the bounds of accuracy.
+    """
+
+    def __init__(self, pipeline: Pipeline, policy: GatePolicy, prepared: PreparedFolder, folder: ReportFolder) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._prepared = prepared
+        self._folder = folder
+
+    def with_graph(self, line: ReportLine, engine: EngineSpec, *, twin: EngineSpec | None) -> ReportLine:
+        """The line with bytes and, where the backend keeps a layer table, what became of the graph's nodes.
+
+        Args:
+            twin: the FP16 engine of the same encoder and batch, where it was built.
+        """
+        try:
+            return self._looked(line, engine, twin).after(Stage.GRAPH)
+        except EnginegateError as error:
+            return line.after(Stage.GRAPH, Event.of(Stage.GRAPH, error))
+
+    def with_accuracy(self, line: ReportLine, engine: EngineSpec, *, twin: EngineSpec | None) -> ReportLine:
+        """The line with the judgements that FP32 rows allow; unchanged where weights are random ones."""
+        rows = self._prepared.manifest.rows_of(engine.encoder.name)
+        if line.is_refilled or rows is None:
+            return line.after(Stage.ACCURACY)
+        try:
+            judgements = tuple(self._judged(engine, rows, twin))
+        except EnginegateError as error:
+            return line.after(Stage.ACCURACY, Event.of(Stage.ACCURACY, error))
+        return replace(line, accuracy=judgements).after(Stage.ACCURACY)
+
+    def _looked(self, line: ReportLine, engine: EngineSpec, twin: EngineSpec | None) -> ReportLine:
+        artifact = self._pipeline.maker.engine(engine)
+        row = self._pipeline.engine_row(engine)
+        if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
+            return replace(line, engine=row)
+        table = self._pipeline.layers(engine)
+        document = artifact.layers or artifact.log
+        kept = self._folder.keep_layers(line_name(engine), document) if document else None
+        judged = tuple(self._graph_judgements(engine, twin))
+        return replace(line, engine=replace(row, layer_table=kept), layers=len(table.rows), graph=judged)
+
+    def _graph_judgements(self, engine: EngineSpec, twin: EngineSpec | None) -> Iterator[Judgement]:
+        from harness.judge.engine_checks.all_checks import judgement
+        from harness.judge.engine_checks.evidence import EngineEvidence
+        from harness.judge.engine_flops import fp8_flop_share
+        from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq, without_attention
+
+        view, table = self._pipeline.graph(engine.encoder, engine.recipe), self._pipeline.layers(engine)
+        promise, floor = self._policy.policy(engine.recipe), self._policy.limit("fp8_flop_share", engine)
+        has_attention = without_attention(view) is None
+        yield block_gemms_fp8(view, table, promise)
+        yield unfused_qdq(view, table, promise)
+        if has_attention:
+            yield fused_attention(view, table, promise)
+            yield fused_attention_fp8(view, table, promise)
+        if engine.recipe.is_quantized:
+            yield fp8_flop_share(view, table, promise, floor=floor)
+        seen = EngineEvidence(
+            view=view,
+            table=table,
+            flop_floor=floor,
+            reference=self._pipeline.layers(twin) if twin is not None else None,
+            memory=self._pipeline.memory_or_none(engine),
+        )
+        for check in sorted(_CHECKS + _CHECKS_OF_FP8 if engine.recipe.is_quantized else _CHECKS):
+            if has_attention or check != "E4":
+                yield judgement(check, seen, promise)
+
+    def _judged(self, engine: EngineSpec, rows: PreparedRows, twin: EngineSpec | None) -> Iterator[Judgement]:
+        from harness.judge.accuracy.all_metrics import judgement
+        from harness.judge.accuracy.evidence import AccuracyEvidence
+
+        evidence = AccuracyEvidence(
+            observed=self._embeddings(engine, rows),
+            exact=self._prepared.reference(rows),
+            half=self._embeddings(twin, rows) if twin is not None else None,
+            weights=engine.encoder.weights,
+        )
+        for metric in (*_ACCURACY, "fp8_error_db") if twin is not None else _ACCURACY:
+            yield judgement(
+                metric,
+                evidence,
+                limit=lambda name: self._policy.limit(name, engine),
+                margin=lambda name: self._policy.margin(name, engine),
+            )
+
+    def _embeddings(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
+        """What the engine makes of the evaluation inputs, in a process of its own; kept, and not run twice."""
+        name = line_name(engine)
+        made = self._folder.embeddings(name)
+        if made is None:
+            made = self._run(engine, rows)
+            self._folder.keep_embeddings(name, made)
+        return Embeddings(rows=made, ids=rows.ids, inputs_digest=rows.digest, made_by=f"{engine.id}, batch {engine.batch.optimum}")
+
+    def _run(self, engine: EngineSpec, rows: PreparedRows) -> np.ndarray:
+        artifact = self._pipeline.maker.engine(engine)
+        source = self._prepared.file(rows.file)
+        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, Worker(engine.id) as process:
+            out = Path(folder) / "rows.npz"
+            EngineWorker(process, ANSWER_S).embed(artifact, name=rows.input, rows=source, out=out)
+            with np.load(out, allow_pickle=False) as arrays:
+                return arrays["rows"]
