@@ -10,7 +10,6 @@ import pytest
 
 from harness.contracts import Action, Capability
 from harness.errors import UsageError
-from harness.pipeline.isolating import machine_class_of
 from harness.plugin.options import Settings, settings_of
 from harness.records.gate_lines import MAY_BE_LEFT_OUT, TIMED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
@@ -123,6 +122,8 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
 
 def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str | None:
     """Why gate.toml leaves out what the test judges; None when it does not."""
+    from harness.pipeline.isolating import machine_class_of
+
     for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
         where = machine_class_of(engine)
         line = settings.policy.margin_line(metric, engine, where)
