@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
@@ -208,11 +209,23 @@ def watched(uuid: str, nvml: ModuleType | Any | None = None) -> Iterator[Gpu | s
         yield gpu
 
 
+def held_by_this_process() -> int:
+    """1 where this process has a context on the first GPU that CUDA shows it, which NVML counts among those that compute; else 0."""
+    driver: Any = sys.modules.get("cuda.bindings.driver")
+    if driver is None:
+        return 0
+    failed, device = driver.cuDeviceGet(0)
+    if int(failed) != 0:
+        return 0
+    failed, _flags, is_active = driver.cuDevicePrimaryCtxGetState(device)
+    return int(int(failed) == 0 and bool(is_active))
+
+
 def require_alone(state: GpuState, *, ours: int) -> None:
     """Refuse to time beside others. Processes are counted and not named: in a container NVML gives the host's numbers for them.
 
     Args:
-        state: a look while `ours` workers of this run hold the GPU.
+        state: a look while `ours` processes of this run hold the GPU.
 
     Raises:
         InvalidMeasurement: more than those compute there.

@@ -101,7 +101,7 @@ def guarded(device_uuid: str | None, *, ours: int, lock: bool = True) -> Iterato
 
     Args:
         device_uuid: the GPU; None is the host's processor.
-        ours: how many workers of this run hold it.
+        ours: how many processes of this run hold it.
         lock: whether to lock its clocks where that is permitted.
 
     Raises:

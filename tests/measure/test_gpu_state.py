@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pynvml
 import pytest
 
 from harness.errors import InvalidMeasurement
 from harness.measure.cpu_state import cpu_state
-from harness.measure.gpu_state import REASONS, Gpu, GpuState, reason_names, require_alone, watched
+from harness.measure.gpu_state import REASONS, Gpu, GpuState, held_by_this_process, reason_names, require_alone, watched
 from tests.helpers.fake_nvml import NO_PERMISSION, NOT_SUPPORTED, UUID, FakeNvml
 
 
@@ -153,3 +156,15 @@ def test_the_processors_clock_is_read_where_it_can_be(tmp_path):
         (tmp_path / cpu / "cpufreq" / "scaling_cur_freq").write_text(khz)
     assert cpu_state(tmp_path).clock_mhz == 2500
     assert cpu_state(tmp_path / "elsewhere").clock_mhz is None
+
+
+@pytest.mark.parametrize(("failed", "active", "held"), [(0, 1, 1), (0, 0, 0), (201, 1, 0)])
+def test_this_process_is_counted_where_it_has_a_context(failed: int, active: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = SimpleNamespace(cuDeviceGet=lambda _: (0, 0), cuDevicePrimaryCtxGetState=lambda _: (failed, 0, active))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
+    assert held_by_this_process() == held
+
+
+def test_a_process_that_asked_no_driver_holds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cuda.bindings.driver", raising=False)
+    assert held_by_this_process() == 0
