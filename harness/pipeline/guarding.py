@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from harness.measure.cpu_state import CpuState, cpu_state
-from harness.measure.gpu_state import Gpu, GpuState, require_alone, watched
+from harness.measure.gpu_state import Gpu, GpuState, held_by_this_process, require_alone, watched
 from harness.records.latency import Arm, Block
 
 Timed = Callable[[], tuple[float, ...]]
@@ -101,7 +101,7 @@ def guarded(device_uuid: str | None, *, ours: int, lock: bool = True) -> Iterato
 
     Args:
         device_uuid: the GPU; None is the host's processor.
-        ours: how many processes of this run hold it.
+        ours: how many workers of this run hold it; this process is counted beside them where it holds it.
         lock: whether to lock its clocks where that is permitted.
 
     Raises:
@@ -111,7 +111,7 @@ def guarded(device_uuid: str | None, *, ours: int, lock: bool = True) -> Iterato
         yield CpuGuard()
         return
     with watched(device_uuid) as gpu:
-        yield BlindGuard(gpu) if isinstance(gpu, str) else GpuGuard(gpu, ours=ours, lock=lock)
+        yield BlindGuard(gpu) if isinstance(gpu, str) else GpuGuard(gpu, ours=ours + held_by_this_process(), lock=lock)
 
 
 def _range(figures: list[float], unit: str) -> str:

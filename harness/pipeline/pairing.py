@@ -12,7 +12,6 @@ from statistics import median
 
 from harness.errors import UnusableEngine, UsageError
 from harness.measure.blocks import WarmUp, launches_a_block, quartet_orders
-from harness.measure.gpu_state import held_by_this_process
 from harness.measure.machine import this_machine
 from harness.pipeline.guarding import Guard, guarded
 from harness.records.artifacts import EngineArtifact
@@ -156,7 +155,7 @@ class _Process:
         devices = {loaded.device_uuid for loaded in self._loaded.values()}
         if len(devices) > 1:
             raise UnusableEngine(f"the engines run on {len(devices)} devices; expected one; choose the GPU by its UUID")
-        ours = len(set(map(id, self._workers.values()))) + held_by_this_process()  # which may have run engines for their embeddings
+        ours = len(set(map(id, self._workers.values())))
         self._guard = self._stack.enter_context(guarded(devices.pop(), ours=ours, lock=self._plan.lock_clocks))
         for (gate, arm), _ in self._engines():
             self._warm[gate, arm] = self._workers[arm].warm(_key(gate, arm), self._plan.protocol)

@@ -168,3 +168,11 @@ def test_this_process_is_counted_where_it_has_a_context(failed: int, active: int
 def test_a_process_that_asked_no_driver_holds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "cuda.bindings.driver", raising=False)
     assert held_by_this_process() == 0
+
+
+def test_bindings_without_a_driver_hold_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_ordinal: int) -> None:
+        raise RuntimeError("libcuda.so.1 was not found")
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", SimpleNamespace(cuDeviceGet=missing))
+    assert held_by_this_process() == 0
