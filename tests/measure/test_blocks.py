@@ -1,5 +1,4 @@
-from __future__ import gc
-
+import gc
 import time
 from itertools import chain, count, repeat
 
