@@ -500,7 +500,7 @@ class TestHonesty:
         result = gate("--weights", "ViT-L-14=seeded:7")
 
         assert result.code == 2
-        assert "only small-clip are gated" in result.stderr
+        assert "only small-clip are chosen" in result.stderr
         assert "did you mean" in gate("--weights", "ViT-L14=seeded:7").stderr
 
     def test_approving_a_figure_does_not_lift_the_absolute_bound_it_misses(self, gate):
