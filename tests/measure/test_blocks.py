@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from itertools import chain, count, repeat
 
 import pytest
