@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contracts import Backend, Capability, DeviceBound
+from harness.contracts import Backend, Capability, DeviceBound, Say
 from harness.errors import BuildFailed, WorkerFailed
 from harness.measure.host_memory import built_weighed
 from harness.measure.machine import machine_class
@@ -33,8 +33,14 @@ def machine_class_of(spec: EngineSpec) -> str:
     return machine_class(spec.target, gpu_of(backend_of(spec.backend)))
 
 
-def built_apart(backend: Backend, source: Path, spec: EngineSpec, folder: Path, *, limit_s: float = BUILD_S) -> BuiltFiles:
+def built_apart(
+    backend: Backend, source: Path, spec: EngineSpec, folder: Path, *, limit_s: float = BUILD_S, say: Say | None = None
+) -> BuiltFiles:
     """What the backend's build left in `folder`, by a worker where the backend needs one, and what it took of the host's memory.
+
+    Args:
+        limit_s: seconds that the build may take in a worker.
+        say: called with how far it is, where the backend tells.
 
     Raises:
         BuildFailed: the worker died, hung or babbled, with the last lines of the build's log; or what the build itself raises.
@@ -48,7 +54,8 @@ def built_apart(backend: Backend, source: Path, spec: EngineSpec, folder: Path, 
     library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
     try:
         with Worker(spec.id, library_path=library_path) as worker:
-            left = worker.ask("build", timeout_s=limit_s, source=str(source), engine=engine_to_plain(asked), folder=str(folder))
+            plain = engine_to_plain(asked)
+            left = worker.ask("build", timeout_s=limit_s, say=say, source=str(source), engine=plain, folder=str(folder))
     except WorkerFailed as error:
         raise BuildFailed(f"{error}{_last_lines(folder)}") from error
     return from_plain(BuiltFiles, left, origin=f"the build of {spec.id}")

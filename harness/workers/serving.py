@@ -12,13 +12,14 @@ import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, DeviceTimed, Feed, InputPort, SelfDescribed, Session
+from harness.contracts import Action, DeviceTimed, Feed, InputPort, Say, SelfDescribed, Session, TellsProgress
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
@@ -26,19 +27,29 @@ from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import EncoderInputs, Tensors
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
+
+SO_FAR = "so far"
 
 # Token ids below this exist in every tokenizer of the CLIP family; a launch takes as long with one as with another.
 _FIRST_TOKENS = 256
 
 
 def serve(channel: Any) -> None:
-    """Answer requests `[number, verb, arguments]` with `[number, "ok", answer]` or `[number, "error", class, words]` until none comes."""
+    """Answer requests `[number, verb, arguments]` with `[number, "ok", answer]` or `[number, "error", class, words]` until none comes.
+
+    Before an answer there may be any number of `[number, "so far", words]`.
+    """
     with ExitStack() as stack:
         desk = Desk(stack)
         for number, verb, arguments in channel:
+            desk.say = partial(_so_far, channel, number)
             channel.send([number, *_answer(desk, verb, arguments)])
+
+
+def _so_far(channel: Any, number: int, words: str) -> None:
+    channel.send([number, SO_FAR, words])
 
 
 def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
@@ -62,6 +73,7 @@ class Desk:
     """The verbs of a worker. Arguments and answers are plain values, since they cross processes."""
 
     def __init__(self, stack: ExitStack) -> None:
+        self.say: Say = lambda words: None
         self._stack = stack
         self._opened: dict[str, _Opened] = {}
         self._cold: ColdCache | None = None
@@ -73,7 +85,10 @@ class Desk:
     def build(self, source: str, engine: dict[str, Any], folder: str) -> dict[str, Any]:
         """Have the engine's backend build it of an ONNX file, into `folder`; what it left there, as plain values."""
         spec = engine_from_plain(engine).spec
-        return asdict(built_weighed(get_backend(spec.backend), Path(source), spec, Path(folder)))
+        backend = get_backend(spec.backend)
+        if isinstance(backend, TellsProgress):
+            backend = backend.telling(self.say)
+        return asdict(built_weighed(backend, Path(source), spec, Path(folder)))
 
     def open(self, key: str, engine: dict[str, Any], rows: int, seed: int, threads: int | None, graph: bool) -> dict[str, Any]:
         """Load an engine and upload seeded rows.
@@ -204,6 +219,7 @@ def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:
         "backend": spec.backend,
         "target": spec.target,
         "batch": str(spec.batch),
+        "options": asdict(spec.options),
         "backend_version": engine.backend_version,
         "path": str(engine.path) if engine.path else None,
         "sha256": engine.sha256,
@@ -220,6 +236,7 @@ def engine_from_plain(plain: dict[str, Any]) -> EngineArtifact:
         backend=plain["backend"],
         target=plain["target"],
         batch=BatchProfile.parse(plain["batch"]),
+        options=BuildOptions(**plain["options"]),
     )
     return EngineArtifact(
         spec=spec,
