@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -44,6 +45,7 @@ FIXED = "32/32/32"
 FIRST_TOKEN, LAST_TOKEN = 1, 255
 TAIL = 6
 GIB = 2**30
+SMALLEST_BLOCK = 2**16
 
 # Stores to an address that no allocation has: an error that the context never recovers from.
 POKE = b"""
@@ -135,9 +137,10 @@ def machine(_: Work) -> dict[str, Any]:
     found = find_gpu()
     names = ("torch", "cupy-cuda13x", "cupy-cuda12x", "cuda-bindings", "cuda-core", "numpy")
     versions = {name: version for name in names if (version := version_of(name))}
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    driver = ""
+    with contextlib.suppress(OSError):
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     gpu = None if found.gpu is None else {**asdict(found.gpu), "why_not": found.why_not}
     return {"gpu": gpu, "driver": driver, "tensorrt": TensorRtBackend().version, "python": sys.version.split()[0], **versions}
 
@@ -212,6 +215,14 @@ def altered_middle(work: Work) -> dict[str, Any]:
     return ran(work.altered("middle", lambda plan: flipped(plan, len(plan) // 2)))
 
 
+def other_digest(work: Work) -> dict[str, Any]:
+    """The same byte, under a record with the plan's digest."""
+    engine = work.plan()
+    assert engine.path is not None
+    digest = hashlib.sha256(engine.path.read_bytes()).hexdigest()
+    return ran(replace(work.altered("digest", lambda plan: flipped(plan, len(plan) // 2)), sha256=digest))
+
+
 def no_plan(work: Work) -> dict[str, Any]:
     """A file of zeros."""
     return ran(work.altered("zeros", lambda plan: b"\0" * 4096))
@@ -245,15 +256,23 @@ def no_room_at_run(work: Work) -> dict[str, Any]:
 
 def no_room_at_build(work: Work) -> dict[str, Any]:
     """Build an engine where others hold the memory."""
-    with memory_taken():
+    with memory_taken(leave=700):  # for a context and little more: without one the builder ends its process
         return built(work, "no-room", spec_of("fp16"), work.onnx("fp16"))
+
+
+def profile_beyond_memory(work: Work) -> dict[str, Any]:
+    """A profile whose activations need more than is free."""
+    spec = spec_of("fp16", batch="1/1/50000")
+    made = built(work, "large", spec, work.onnx("fp16"))
+    with memory_taken(leave=1024) as taken:
+        return {**ran(engine_of(made, spec), rows=1), "activation_bytes": made["memory"]["activation_bytes"], "taken_bytes": taken}
 
 
 def no_room_at_upload(work: Work) -> dict[str, Any]:
     """Memory runs out after the engine was opened."""
     from harness.backends.tensorrt import TensorRtBackend
 
-    with TensorRtBackend().open(work.plan()) as session, memory_taken(leave=0):
+    with TensorRtBackend().open(work.plan()) as session, memory_taken():
         feeds = []
         for _ in range(100_000):
             feeds.append(session.upload(rows_for(session, 32)))
@@ -428,6 +447,7 @@ RUNS = (
     Step("truncated_plan", truncated_plan, expects=("unusable_engine",)),
     Step("altered_head", altered_head, expects=("unusable_engine",)),
     Step("altered_middle", altered_middle),
+    Step("other_digest", other_digest, expects=("unusable_engine",)),
     Step("no_plan", no_plan, expects=("unusable_engine",)),
     Step("other_gpu", other_gpu, expects=("unusable_engine",)),
     Step("other_release", other_release, expects=("unusable_engine",)),
@@ -443,10 +463,11 @@ RUNS = (
 ALONE = (
     Step("no_room_at_run", no_room_at_run, expects=("out_of_device_memory",)),
     Step("no_room_at_upload", no_room_at_upload, expects=("out_of_device_memory",)),
-    Step("no_room_at_build", no_room_at_build, expects=("out_of_device_memory",)),
-    Step("too_large_profile", too_large_profile, expects=("out_of_device_memory", "build_failed"), limit_s=45),
-    Step("timing_cache", timing_cache, limit_s=150),
-    Step("levels", levels, limit_s=150),
+    Step("profile_beyond_memory", profile_beyond_memory, expects=("out_of_device_memory",), limit_s=90),
+    Step("no_room_at_build", no_room_at_build, expects=("out_of_device_memory",), limit_s=90),
+    Step("timing_cache", timing_cache, limit_s=180),
+    Step("too_large_profile", too_large_profile, expects=("out_of_device_memory", "build_failed"), limit_s=60),
+    Step("levels", levels, limit_s=240),
 )
 STEPS = {step.name: step for step in (Step("machine", machine), *BUILDS, *RUNS, *ALONE)}
 
@@ -551,7 +572,17 @@ class Exporter:
 
 def latency(made: dict[str, Any], spec: EngineSpec) -> float:
     """Median milliseconds of 200 graph replays, in a worker."""
-    engine = EngineArtifact(
+    engine = engine_of(made, spec)
+    with Worker("latency", library_path=libraries()) as worker:
+        worker.ask("open", timeout_s=60, key="k", engine=plain(engine), rows=32, seed=0, threads=None, graph=True)
+        worker.ask("time", timeout_s=60, key="k", launches=200, cache="hot")
+        times = worker.ask("time", timeout_s=60, key="k", launches=200, cache="hot")
+    return round(float(np.median(times)), 4)
+
+
+def engine_of(made: dict[str, Any], spec: EngineSpec) -> EngineArtifact:
+    """What `built` left."""
+    return EngineArtifact(
         spec=spec,
         source=None,
         backend_version=made["version"],
@@ -561,24 +592,23 @@ def latency(made: dict[str, Any], spec: EngineSpec) -> float:
         build_seconds=0.0,
         device=made["device"],
     )
-    with Worker("latency", library_path=libraries()) as worker:
-        worker.ask("open", timeout_s=60, key="k", engine=plain(engine), rows=32, seed=0, threads=None, graph=True)
-        worker.ask("time", timeout_s=60, key="k", launches=200, cache="hot")
-        times = worker.ask("time", timeout_s=60, key="k", launches=200, cache="hot")
-    return round(float(np.median(times)), 4)
 
 
 @contextlib.contextmanager
-def memory_taken(leave: int = 1) -> Iterator[int]:
-    """All memory of the GPU but `leave` MiB, in plain blocks."""
+def memory_taken(leave: int = 0) -> Iterator[int]:
+    """All memory of the GPU but `leave` MiB, in plain blocks; how many bytes that are."""
     from harness.backends._cuda import Cuda
     from harness.errors import OutOfDeviceMemory
 
-    cuda, blocks, size, total = Cuda(), [], 8 * GIB, 0
-    while size >= leave * 2**20 and size >= 2**16:
+    cuda, blocks, total, size = Cuda(), [], 0, 8 * GIB
+    while size >= SMALLEST_BLOCK:
+        free = cuda("cudaMemGetInfo")
+        wanted = min(size, max(0, free - leave * 2**20))
         try:
-            blocks.append(cuda("cudaMalloc", size))
-            total += size
+            if wanted < SMALLEST_BLOCK:
+                break
+            blocks.append(cuda("cudaMalloc", wanted))
+            total += wanted
         except OutOfDeviceMemory:
             size //= 2
     cuda.runtime.cudaGetLastError()
@@ -699,7 +729,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu-error-paths.jsonl"), metavar="FILE", help="results, a JSON line a step")
     parser.add_argument("--work", type=Path, metavar="DIR", help="plans and logs (default: a folder that is removed)")
     parser.add_argument("--budget-s", type=float, default=230.0, help="no step runs longer than what is left of it")
-    parser.add_argument("--jobs", type=int, default=4, help="steps side by side, where they do not disturb each other")
+    parser.add_argument("--jobs", type=int, default=6, help="steps side by side, where they do not disturb each other")
     parser.add_argument("--only", action="append", choices=list(STEPS), metavar="STEP", help="repeat for more")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -172,7 +172,8 @@ def _load_plain(asked: dict[str, Any]) -> dict[str, Any]:
     from harness.backends import _tensorrt_library as library
     from harness.backends.tensorrt import _deserialized
 
-    _deserialized(library.load(), Path(asked["folder"]) / "engine.engine", BuildOptions())
+    path = Path(asked["folder"]) / "engine.engine"
+    _deserialized(library.load(), path, path.read_bytes(), BuildOptions())
     return {"loads": True}
 
 

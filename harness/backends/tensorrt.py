@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class TensorRtBackend:
             raise _with_remedy(error, engine, folder / LOG_FILE) from error
         with (folder / ENGINE_FILE).open("wb") as file:
             file.write(plan.content)
-        loaded = _deserialized(trt, folder / ENGINE_FILE, engine.options)
+        loaded = _deserialized(trt, folder / ENGINE_FILE, bytes(plan.content), engine.options)
         inspected = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         (folder / LAYERS_FILE).write_text(inspected, encoding="utf-8", newline="\n")
         memory = _memory(trt, loaded)
@@ -104,15 +105,16 @@ class TensorRtBackend:
 
         Raises:
             MissingDevice: no driver or no GPU.
-            UnusableEngine: the plan is of another release or GPU, or TensorRT refuses it.
+            UnusableEngine: the plan is of another release or GPU, has another digest than its record, or TensorRT refuses it.
             HostCodeRefused: the plan carries code for the host, and nobody allowed it.
             OutOfDeviceMemory: the GPU has no room for it.
         """
         gpu = _require_gpu(engine.spec)
         path = _require_ours(engine, gpu)
         _require_allowed(engine.spec)
+        content = _content(path, engine.sha256)
         trt = library.load()
-        session = TensorRtSession(trt, _deserialized(trt, path, engine.spec.options), engine.spec.batch, gpu.uuid)
+        session = TensorRtSession(trt, _deserialized(trt, path, content, engine.spec.options), engine.spec.batch, gpu.uuid)
         try:
             yield session
         finally:
@@ -168,13 +170,25 @@ def _is_host_code_allowed() -> bool:
     return os.environ.get(ALLOW_HOST_CODE, "") == "1"
 
 
-def _deserialized(trt: ModuleType, path: Path, options: BuildOptions) -> Any:
+def _content(path: Path, sha256: str | None) -> bytes:
+    """The very bytes that will be loaded, once they are known to be what the record says."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusableEngine(f"{path} cannot be read ({error.strerror}); expected what `build` left; build it again") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise UnusableEngine(f"{path} has sha256 {digest[:16]}…; its record says {sha256[:16]}…; it was cut or altered: build it again")
+    return content
+
+
+def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOptions) -> Any:
     logger = logger_of(trt)
     logger.errors.clear()
     runtime = trt.Runtime(logger)
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         words = "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
         if means_out_of_memory(words):

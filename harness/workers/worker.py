@@ -174,7 +174,7 @@ class Worker:
 
     def _as_raised(self, kind: str, words: str) -> EnginegateError:
         found = getattr(errors, kind, WorkerFailed)
-        message = f"{self.name}: {words}"
+        message = words if words.startswith(self.name) else f"{self.name}: {words}"
         return found(message + self._last_words() if found is WorkerFailed else message)
 
     def _died(self, verb: str) -> WorkerFailed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,18 @@ def test_a_session_runs_with_what_every_release_has(engine: EngineArtifact, scri
 def test_a_plan_that_does_not_load_is_named_by_what_the_vendor_said(engine: EngineArtifact, script: Script, words: str, kind: type) -> None:
     script.loads, script.says = False, [("ERROR", words)]
     with pytest.raises(kind, match="TensorRT"), TensorRtBackend().open(engine):
+        pass
+
+
+@pytest.mark.parametrize("change", [lambda plan: plan[:2], lambda plan: plan[:-1] + b"x"], ids=["cut", "altered"])
+def test_a_plan_with_another_digest_is_refused_before_the_vendor_sees_it(
+    engine: EngineArtifact, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
+) -> None:
+    assert engine.path is not None
+    digest = hashlib.sha256(engine.path.read_bytes()).hexdigest()
+    engine.path.write_bytes(change(engine.path.read_bytes()))
+    monkeypatch.setattr(module.library, "load", lambda: pytest.fail("TensorRT was loaded"))
+    with pytest.raises(UnusableEngine, match="cut or altered"), TensorRtBackend().open(replace(engine, sha256=digest)):
         pass
 
 
