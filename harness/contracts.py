@@ -21,6 +21,7 @@ from harness.records.observations import Tensors
 from harness.records.spec import EngineSpec
 
 Feed = Any  # a session's own handle on uploaded inputs; opaque to everyone else
+LayerMilliseconds = tuple[tuple[str, float], ...]  # one launch, layer by layer
 
 
 class Action(StrEnum):
@@ -39,6 +40,7 @@ class Capability(StrEnum):
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,20 @@ class DeviceTimed(Protocol):
         Args:
             cold: push everything out of the device's caches before each launch, outside of its time.
         """
+        ...
+
+
+@runtime_checkable
+class LayerTimed(Protocol):
+    """A session that can say how long each layer of a launch takes. That slows launches down, so nothing is timed meanwhile."""
+
+    @property
+    def layer_clock(self) -> str:
+        """Who times the layers, for people: `TensorRT's IProfiler`."""
+        ...
+
+    def profile(self, feed: Feed, launches: int) -> tuple[LayerMilliseconds, ...]:
+        """Launch so often, each time waiting for the end; name and milliseconds of each layer in the order in which they are told."""
         ...
 
 

@@ -31,7 +31,9 @@ class TensorRtBackend:
     """Builds for the GPU that is here, and runs there. A plan is bound to its release and its GPU."""
 
     name = "tensorrt"
-    capabilities = frozenset({Capability.FP8, Capability.LAYER_TABLE, Capability.MEMORY_FIGURES, Capability.NEEDS_ISOLATION})
+    capabilities = frozenset(
+        {Capability.FP8, Capability.LAYER_TABLE, Capability.LAYER_TIMES, Capability.MEMORY_FIGURES, Capability.NEEDS_ISOLATION}
+    )
 
     @property
     def version(self) -> str:
