@@ -17,7 +17,8 @@ import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.machine import Gpu
-from harness.records.observations import Tensors
+from harness.records.observations import LayerRow, Tensors
+from harness.records.profile import Ceilings
 from harness.records.spec import EngineSpec
 
 Feed = Any  # a session's own handle on uploaded inputs; opaque to everyone else
@@ -133,6 +134,21 @@ class DeviceTimed(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledLaunches:
+    """What a profiler told.
+
+    Attributes:
+        launches: of each launch, the layers in the order in which they were told.
+        rows: the layers of a launch as rows of a layer table, where the profiler says what they are.
+        inspector: what the engine says of its layers, as JSON of the engine inspector, where it has one.
+    """
+
+    launches: tuple[LayerMilliseconds, ...]
+    rows: tuple[LayerRow, ...] = ()
+    inspector: str | None = None
+
+
 @runtime_checkable
 class LayerTimed(Protocol):
     """A session that can say how long each layer of a launch takes. That slows launches down, so nothing is timed meanwhile."""
@@ -142,8 +158,21 @@ class LayerTimed(Protocol):
         """Who times the layers, for people: `TensorRT's IProfiler`."""
         ...
 
-    def profile(self, feed: Feed, launches: int) -> tuple[LayerMilliseconds, ...]:
-        """Launch so often, each time waiting for the end; name and milliseconds of each layer in the order in which they are told."""
+    def profile(self, feed: Feed, launches: int) -> ProfiledLaunches:
+        """Launch so often, each time waiting for the end."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A backend that can measure how fast its device is at best."""
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """Measured now; what cannot be measured is None, with the reason in words.
+
+        Args:
+            folder: for files that measuring needs.
+        """
         ...
 
 

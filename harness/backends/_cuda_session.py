@@ -14,7 +14,7 @@ from harness.backends._cuda import Cuda
 from harness.backends._inputs import require_inputs
 from harness.backends._layer_profiler import new_profiler
 from harness.backends._nvinfer import logger_of, means_out_of_memory
-from harness.contracts import InputPort, LayerMilliseconds
+from harness.contracts import InputPort, LayerMilliseconds, ProfiledLaunches
 from harness.errors import EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile
@@ -150,7 +150,7 @@ class TensorRtSession:
         self._wait()
         return tuple(float(self._cuda("cudaEventElapsedTime", start, end)) for start, end in pairs)
 
-    def profile(self, feed: CudaFeed, launches: int) -> tuple[LayerMilliseconds, ...]:
+    def profile(self, feed: CudaFeed, launches: int) -> ProfiledLaunches:
         """Milliseconds of each layer of so many plain launches, in a context of their own, which is gone afterwards.
 
         Raises:
@@ -159,7 +159,9 @@ class TensorRtSession:
         context, profiler = self._new_context(), new_profiler(self._trt)
         self._bind(context, feed)
         context.profiler = profiler  # from here on an enqueue returns when its launch is over and its layers' times are told
-        return tuple(self._profiled(context, profiler) for _ in range(launches))
+        told = tuple(self._profiled(context, profiler) for _ in range(launches))
+        inspected = self._engine.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return ProfiledLaunches(launches=told, inspector=inspected)
 
     def close(self) -> None:
         """Free all, in the order in which one thing needs the other; a broken context frees nothing and is left to its process."""

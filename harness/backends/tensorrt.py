@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.backends import _tensorrt_library as library
+from harness.backends._copy_rate import copy_gbps
 from harness.backends._cuda import find_gpu
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
+from harness.backends._product_rate import SIDE, product_tflops
 from harness.contracts import Action, Capability
-from harness.errors import BuildFailed, MissingDevice, OutOfDeviceMemory, UnusableEngine
+from harness.errors import BuildFailed, EnginegateError, MissingDevice, OutOfDeviceMemory, UnusableEngine
 from harness.records.artifacts import BuiltFiles, EngineArtifact, EngineMemory
 from harness.records.machine import Gpu
+from harness.records.profile import Ceilings
 from harness.records.spec import BatchProfile, EngineSpec
 
 ENGINE_FILE = "engine.engine"
@@ -92,6 +95,38 @@ class TensorRtBackend:
             yield session
         finally:
             session.close()
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """What this GPU reaches at best: copies of its own memory, and one large product of either type, built and run here.
+
+        Raises:
+            MissingDevice: no driver or no GPU.
+        """
+        found = find_gpu()
+        why_not = _why_no_gpu()
+        if why_not is not None or found.gpu is None:
+            raise MissingDevice(f"{self.name}: {why_not}")
+        return _measured_ceilings(library.load(), folder, found.gpu)
+
+
+def _measured_ceilings(trt: ModuleType, folder: Path, gpu: Gpu) -> Ceilings:
+    def product(fp8: bool) -> float:
+        return product_tflops(trt, folder, lambda plan: _deserialized(trt, plan), gpu.uuid, fp8=fp8)
+
+    square = f"one product of {SIDE} by {SIDE} matrices, built and profiled by TensorRT {library.version()}"
+    ways: dict[str, tuple[Callable[[], float], str]] = {
+        "copy_gbps": (copy_gbps, "copies of 1 GiB within the GPU, bytes read and bytes written"),
+        "fp16_tflops": (lambda: product(False), square),
+        "fp8_tflops": (lambda: product(True), square),
+    }
+    figures: dict[str, float] = {}
+    words: dict[str, str] = {}
+    for name, (measure, way) in ways.items():
+        try:
+            figures[name], words[name] = measure(), way
+        except EnginegateError as error:  # what this GPU or release cannot do leaves the others theirs
+            words[name] = f"not measured: {error}"
+    return Ceilings(**figures, words=words)
 
 
 def _why_no_gpu() -> str | None:

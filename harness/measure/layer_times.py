@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from harness.contracts import DeviceTimed, Feed, LayerMilliseconds, LayerTimed, Session
 from harness.errors import InvalidMeasurement
 from harness.measure.blocks import clock_of, time_block
 from harness.measure.gpu_state import watched
 from harness.measure.ranges import named
-from harness.records.layer_times import LayerTime, LayerTimes
+from harness.records.observations import LayerRow
+from harness.records.profile import LayerTime, LayerTimes
 
 WARM_UP_LAUNCHES = 10
 LAUNCHES = 30
 _PLAIN = "plain launches"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiled:
+    """Times of layers, and what the session says of these layers; see `ProfiledLaunches`."""
+
+    times: LayerTimes
+    rows: tuple[LayerRow, ...] = ()
+    inspector: str | None = None
+
+
 def layer_times(
     session: Session, feed: Feed, *, name: str, rows: int, launches: int = LAUNCHES, warm_up: int = WARM_UP_LAUNCHES
 ) -> LayerTimes:
+    """The times alone; see `profiled`."""
+    return profiled(session, feed, name=name, rows=rows, launches=launches, warm_up=warm_up).times
+
+
+def profiled(session: Session, feed: Feed, *, name: str, rows: int, launches: int = LAUNCHES, warm_up: int = WARM_UP_LAUNCHES) -> Profiled:
     """Times of all layers, and of whole launches without the profiler beside them, as a gate times them.
 
     Args:
@@ -41,10 +57,10 @@ def layer_times(
             whole = time_block(session, feed, launches)
         seen.append(clock_mhz())
         with named(f"{name}: profiled launches"):
-            told = session.profile(feed, warm_up + launches)[warm_up:]
+            told = session.profile(feed, warm_up + launches)
         seen.append(clock_mhz())
-    return LayerTimes(
-        layers=_by_layer(told, name),
+    times = LayerTimes(
+        layers=_by_layer(told.launches[warm_up:], name),
         rows=rows,
         warm_up=warm_up,
         clock=session.layer_clock,
@@ -52,6 +68,7 @@ def layer_times(
         launched=f"{how}, by {clock_of(session)}",
         sm_clock_mhz=tuple(mhz for mhz in seen if mhz is not None),
     )
+    return Profiled(times=times, rows=told.rows, inspector=told.inspector)
 
 
 def _captured(session: Session, feed: Feed) -> str:
