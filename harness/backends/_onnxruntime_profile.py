@@ -67,4 +67,4 @@ def _tensors(listed: Sequence[Mapping[str, Sequence[int]]]) -> Iterator[LayerTen
     """Each is `{type: shape}`; names are not told, and weights stand among the inputs."""
     for tensor in listed:
         for datatype, shape in tensor.items():
-            yield LayerTensor(name="", shape=tuple(shape), datatype=_TYPES.get(datatype, datatype.capitalize()))
+            yield LayerTensor(name="", shape=tuple(shape), datatype=_TYPES.get(datatype.lower(), datatype.capitalize()))

@@ -24,5 +24,4 @@ def slower_layers(baseline: EngineProfile, candidate: EngineProfile, *, top: int
 
 
 def _told(part: Difference) -> str:
-    times = f" (x{part.count})" if part.count > 1 else ""
-    return f"{part.name}{times}: {part.a.ms:.3g} -> {part.b.ms:.3g} ms"
+    return f"{part.short_name}: {part.a.ms:.3g} -> {part.b.ms:.3g} ms"

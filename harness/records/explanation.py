@@ -59,6 +59,13 @@ class Difference:
         """What B takes longer than A, in milliseconds a launch."""
         return self.b.ms - self.a.ms
 
+    @property
+    def short_name(self) -> str:
+        """With how many there are, and without what lies above the blocks: `*/mlp/c_fc/MatMul (x12)`."""
+        above, mark, below = self.name.partition("*/")
+        name = f"{mark}{below}" if mark else above
+        return f"{name} (x{self.count})" if self.count > 1 else name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:

@@ -60,14 +60,7 @@ def _table(title: str, differences: Sequence[Difference]) -> Iterator[str]:
     if differences:
         yield ""
         yield _row(title, _FIGURES)
-        yield from (_row(_name(one), _cells(one)) for one in differences)
-
-
-def _name(one: Difference) -> str:
-    """A part of every block without what lies above the blocks: `*/mlp/c_fc/MatMul`."""
-    above, mark, below = plain(one.name).partition("*/")
-    name = f"{mark}{below}" if mark else above
-    return f"{name} (x{one.count})" if one.count > 1 else name
+        yield from (_row(plain(one.short_name), _cells(one)) for one in differences)
 
 
 def _cells(one: Difference) -> tuple[str, ...]:
@@ -106,7 +99,9 @@ def _more_parts(rest: Sequence[Difference]) -> Iterator[str]:
 
 
 def _beside_ceilings(record: Explanation) -> Iterator[str]:
-    for letter, side, pick in (("A", record.a, lambda one: one.a), ("B", record.b, lambda one: one.b)):
+    spent_a = [(one.name, one.a) for one in record.by_work]
+    spent_b = [(one.name, one.b) for one in record.by_work]
+    for letter, side, spent in (("A", record.a, spent_a), ("B", record.b, spent_b)):
         yield ""
         if side.ceilings is None or "all" in side.ceilings.words:
             why = f" ({plain(side.ceilings.words['all'])})" if side.ceilings is not None else ""
@@ -117,8 +112,8 @@ def _beside_ceilings(record: Explanation) -> Iterator[str]:
             figure = getattr(side.ceilings, name)
             how = side.ceilings.words.get(name, "not measured")
             yield f"  {words}: {plain(how)}" if figure is None else f"  {words}: {figure:,.0f} {unit} ({plain(how)})"
-        for one in record.by_work:
-            of_product, of_copy = achieved(pick(one), side.ceilings, one.name)
+        for work, one in spent:
+            of_product, of_copy = achieved(one, side.ceilings, work)
             told = [f"{share:.0%} of {what}" for share, what in ((of_product, "that product"), (of_copy, "copies")) if share is not None]
             if told:
-                yield f"  {one.name}: {', '.join(told)}"
+                yield f"  {work}: {', '.join(told)}"
