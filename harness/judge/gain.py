@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from harness.judge.layer_costs import NOWHERE, LayerCost, layer_costs, place_order
 from harness.judge.structure import MOVES, QDQ
+from harness.records.engine_nodes import EngineNode
 from harness.records.explanation import Difference, Explanation, Side, Spent, Work
 from harness.records.profile import EngineProfile
 
@@ -151,14 +152,19 @@ def _names_of_parts(profiles: Sequence[EngineProfile], pieces: _Sets) -> Mapping
     names: dict[str, str] = {}
     for piece, members in pieces.all().items():
         telling = [name for name in members if nodes[name].op_type not in MOVES | QDQ and nodes[name].op_type != "Constant"] or members
-        short = list(dict.fromkeys(_without_block(name, nodes[name].block) for name in telling))
+        short = list(dict.fromkeys(_without_number(nodes[name]) for name in telling))
         names[piece] = _joined(short)
     return names
 
 
-def _without_block(name: str, block: int | None) -> str:
-    """`resblocks.*/mlp/c_fc/MatMul` from `resblocks.7/mlp/c_fc/MatMul`: the first number that is the block's own."""
-    return name if block is None else re.sub(rf"(?<!\d){block}(?!\d)", "*", name, count=1)
+def _without_number(node: EngineNode) -> str:
+    """`resblocks.*/mlp/c_fc/MatMul` from `resblocks.7/mlp/c_fc/MatMul`: the first number that is the block's own.
+
+    Of nodes that the graph does not know, such as a runtime's own `MatMul_12` for one without a name, no number tells anything.
+    """
+    if node.block is not None:
+        return re.sub(rf"(?<!\d){node.block}(?!\d)", "*", node.node, count=1)
+    return node.node if node.op_type is not None else re.sub(r"\d+", "#", node.node)
 
 
 def _joined(names: Sequence[str]) -> str:
