@@ -17,10 +17,12 @@ import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.machine import Gpu
-from harness.records.observations import Tensors
+from harness.records.observations import LayerRow, Tensors
+from harness.records.profile import Ceilings
 from harness.records.spec import EngineSpec
 
 Feed = Any  # a session's own handle on uploaded inputs; opaque to everyone else
+LayerMilliseconds = tuple[tuple[str, float], ...]  # one launch, layer by layer
 
 
 class Action(StrEnum):
@@ -41,6 +43,7 @@ class Capability(StrEnum):
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
     BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph: workspace, optimization level, timing cache
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,48 @@ class DeviceTimed(Protocol):
 
         Args:
             cold: push everything out of the device's caches before each launch, outside of its time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledLaunches:
+    """What a profiler told.
+
+    Attributes:
+        launches: of each launch, the layers in the order in which they were told.
+        rows: the layers of a launch as rows of a layer table, where the profiler says what they are.
+        inspector: what the engine says of its layers, as JSON of the engine inspector, where it has one.
+    """
+
+    launches: tuple[LayerMilliseconds, ...]
+    rows: tuple[LayerRow, ...] = ()
+    inspector: str | None = None
+
+
+@runtime_checkable
+class LayerTimed(Protocol):
+    """A session that can say how long each layer of a launch takes. That slows launches down, so nothing is timed meanwhile."""
+
+    @property
+    def layer_clock(self) -> str:
+        """Who times the layers, for people: `TensorRT's IProfiler`."""
+        ...
+
+    def profile(self, feed: Feed, launches: int) -> ProfiledLaunches:
+        """Launch so often, each time waiting for the end."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A backend that can measure how fast its device is at best."""
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """Measured now; what cannot be measured is None, with the reason in words.
+
+        Args:
+            folder: for files that measuring needs.
         """
         ...
 

@@ -14,8 +14,9 @@ import numpy as np
 from harness.backends._cuda import Cuda
 from harness.backends._dlpack import GivenArray, SharedArray, taken
 from harness.backends._inputs import require_inputs
+from harness.backends._layer_profiler import new_profiler
 from harness.backends._nvinfer import logger_of, means_out_of_memory
-from harness.contracts import InputPort
+from harness.contracts import InputPort, LayerMilliseconds, ProfiledLaunches
 from harness.errors import EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile
@@ -50,6 +51,7 @@ class TensorRtSession:
     """
 
     clock = "CUDA events"
+    layer_clock = "TensorRT's IProfiler, plain launches"
 
     def __init__(self, trt: ModuleType, engine: Any, batch: BatchProfile, device_uuid: str) -> None:
         self.device_uuid = device_uuid
@@ -178,6 +180,19 @@ class TensorRtSession:
         self._wait()
         return tuple(float(self._cuda("cudaEventElapsedTime", start, end)) for start, end in pairs)
 
+    def profile(self, feed: CudaFeed, launches: int) -> ProfiledLaunches:
+        """Milliseconds of each layer of so many plain launches, in a context of their own, which is gone afterwards.
+
+        Raises:
+            InvalidMeasurement: TensorRT refuses, or tells no times.
+        """
+        context, profiler = self._new_context(), new_profiler(self._trt)
+        self._bind(context, feed)
+        context.profiler = profiler  # from here on an enqueue returns when its launch is over and its layers' times are told
+        told = tuple(self._profiled(context, profiler) for _ in range(launches))
+        inspected = self._engine.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return ProfiledLaunches(launches=told, inspector=inspected)
+
     def close(self) -> None:
         """Free all, in the order in which one thing needs the other; a broken context frees nothing and is left to its process."""
         with suppress(InvalidMeasurement):
@@ -236,6 +251,14 @@ class TensorRtSession:
     def _enqueue(self, context: Any) -> None:
         if not context.execute_async_v3(self._handle):
             raise self._refused("refused to launch the engine")
+
+    def _profiled(self, context: Any, profiler: Any) -> LayerMilliseconds:
+        self._enqueue(context)
+        self._wait()
+        told = profiler.taken()
+        if not told:
+            raise self._refused("told no layer times")
+        return told
 
     def _captured(self, context: Any) -> Any:
         cuda = self._cuda

@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, DeviceTimed, Feed, InputPort, Say, SelfDescribed, Session, TellsProgress
+from harness.contracts import Action, DeviceTimed, Feed, InputPort, Limited, Say, SelfDescribed, Session, TellsProgress
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
 from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
+from harness.measure.layer_times import profiled
+from harness.measure.ranges import named
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import EncoderInputs, Tensors
 from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
@@ -177,9 +179,22 @@ class Desk:
         policy = TimingProtocol(**{**protocol, "cache": Cache(protocol["cache"])})
         return asdict(warm_up(lambda launches: self._timed(key, launches, policy.cache), policy))
 
+    def profile(self, key: str, name: str, rows: int, launches: int, warm_up: int) -> dict[str, Any]:
+        """How long each layer of an opened engine takes; see `measure.layer_times.profiled`."""
+        opened = self._opened[key]
+        return asdict(profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up))
+
+    def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
+        """How fast a backend's device is at best."""
+        limited = get_backend(backend)
+        if not isinstance(limited, Limited):
+            raise UnusableInputs(f"backend {backend} does not measure how fast its device is at best")
+        return asdict(limited.ceilings(Path(folder)))
+
     def time(self, key: str, launches: int, cache: str) -> list[float]:
         """Milliseconds of each launch of one block."""
-        return list(self._timed(key, launches, Cache(cache)))
+        with named(f"{key}: {launches} timed launches, {cache}"):  # around the block, and nothing between its launches
+            return list(self._timed(key, launches, Cache(cache)))
 
     def loaded(self) -> list[str]:
         """Names of the modules it has imported."""
