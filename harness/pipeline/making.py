@@ -132,14 +132,17 @@ class Maker:
         self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
         self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
-    def engine(self, spec: EngineSpec) -> EngineArtifact:
+    def engine(self, spec: EngineSpec, *, gpu: str | None = None) -> EngineArtifact:
         """The built engine.
+
+        Args:
+            gpu: UUID of the GPU to build it on, where it is not built yet; None leaves the choice to the backend.
 
         Raises:
             UnsupportedTarget: the backend compiles for a GPU and none is named, or that GPU cannot have it.
             MissingLibrary: the backend cannot build here, in its own words.
         """
-        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec))
+        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
@@ -232,7 +235,7 @@ class Maker:
             "code": code_digest("harness.prepare"),
         }
 
-    def _engine(self, spec: EngineSpec) -> EngineArtifact:
+    def _engine(self, spec: EngineSpec, gpu: str | None) -> EngineArtifact:
         backend = backend_of(spec.backend)
         _require_possible(backend, spec)
         source = self.onnx(spec.encoder, spec.recipe)
@@ -244,11 +247,11 @@ class Maker:
             "batch": str(spec.batch),
             "code": code_digest("harness.backends"),
         }
-        if (gpu := gpu_of(backend)) is not None:
-            made_from["gpu"] = gpu.machine_class
+        if (bound := gpu_of(backend)) is not None:
+            made_from["gpu"] = bound.machine_class
 
         def build(folder: Path) -> Mapping[str, Any]:
-            return to_plain(built_apart(backend, source.path, spec, folder))
+            return to_plain(built_apart(backend, source.path, spec, folder, gpu=gpu))
 
         entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
         built = _facts(BuiltFiles, entry)
