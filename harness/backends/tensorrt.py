@@ -75,6 +75,10 @@ class TensorRtBackend:
         """The first GPU that CUDA shows; `CUDA_VISIBLE_DEVICES` chooses it."""
         return find_gpu().gpu
 
+    def gpus(self) -> tuple[Gpu, ...]:
+        """All that CUDA shows, in its order."""
+        return find_gpu().all_gpus
+
     def library_path(self) -> Path | None:
         """The builder looks for its kernels where the loader looks."""
         home = library.home()
