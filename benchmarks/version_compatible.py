@@ -61,7 +61,7 @@ def main() -> None:
 def _all(options: argparse.Namespace, work: Path, results: Results) -> None:
     wanted = [(recipe, kind) for kind in KINDS for recipe in options.recipes or RECIPES]
     with ThreadPoolExecutor(options.jobs) as pool:
-        lines = list(pool.map(lambda one: _try("build", *one, options, work, results), wanted))
+        lines = list(pool.map(lambda one: _try("build", one[0], one[1], options, work, results), wanted))
     built = [one for one, line in zip(wanted, lines, strict=True) if "plan_bytes" in line]
     for recipe, kind in built:
         _try("run", recipe, kind, options, work, results)
@@ -76,7 +76,13 @@ def _try(
     """In a child, with the libraries of one release."""
     folder = work / f"{recipe}-{kind.replace(' ', '-')}"
     folder.mkdir(exist_ok=True)
-    asked = {"verb": verb, "recipe": recipe, "kind": kind, "folder": str(folder), "prepared": str(options.prepared.absolute())}
+    asked: dict[str, Any] = {
+        "verb": verb,
+        "recipe": recipe,
+        "kind": kind,
+        "folder": str(folder),
+        "prepared": str(options.prepared.absolute()),
+    }
     asked["is_later"] = home is not None
     env = {**os.environ, ALLOW_HOST_CODE: "1"}
     if home is not None:
@@ -89,11 +95,12 @@ def _try(
     line: dict[str, Any] = {"verb": verb, "recipe": recipe, "plan": kind, "release": home.name if home else "that built it"}
     try:
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, env=env, check=False)
-        line |= json.loads(ran.stdout.strip().splitlines()[-1])
+        try:
+            line |= json.loads(ran.stdout.strip().splitlines()[-1])
+        except (IndexError, json.JSONDecodeError):
+            line |= {"exit_status": ran.returncode, "stderr": ran.stderr.strip().splitlines()[-TAIL:]}
     except subprocess.TimeoutExpired:
         line["hung_after_s"] = LIMIT_S
-    except (IndexError, json.JSONDecodeError):
-        line |= {"exit_status": ran.returncode, "stderr": ran.stderr.strip().splitlines()[-TAIL:]}
     line["seconds"] = round(time.monotonic() - started, 1)
     results.keep(line)
     return line

@@ -38,6 +38,8 @@ ENGINE_FILE = "engine.engine"
 LOG_FILE = "build.log"
 LAYERS_FILE = "layers.json"
 
+_unusable: list[Any] = []  # runtimes that must not be let go of
+
 _FIRST_FP8 = 89  # Ada; Hopper is 90
 # Myelin's autotuner in the log of a release that has FP8 kernels for a fixed batch only.
 _NO_KERNEL = "Failed to find fallback kernel"
@@ -234,15 +236,23 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     logger = logger_of(trt)
     logger.errors.clear()
     runtime = trt.Runtime(logger)
+    if logger.errors:
+        # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
+        _unusable.append(runtime)
+        raise MissingDevice(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        words = "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+        words = _said(logger)
         if means_out_of_memory(words):
             raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
         raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
     return engine
+
+
+def _said(logger: Any) -> str:
+    return "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
 
 
 def _memory(trt: ModuleType, engine: Any) -> EngineMemory:
