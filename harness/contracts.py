@@ -114,6 +114,19 @@ class TellsProgress(Protocol):
 
 
 @runtime_checkable
+class NamesRefusals(Protocol):
+    """A backend for which a library, a device or a type may be missing: each is an event of its own."""
+
+    def require_possible(self, action: Action, engine: EngineSpec) -> None:
+        """Nothing where `why_not` gives None; else its words, raised as what they are about.
+
+        Raises:
+            MissingLibrary, MissingDevice, UnsupportedTarget: as it is.
+        """
+        ...
+
+
+@runtime_checkable
 class DeviceTimed(Protocol):
     """A session whose device has a clock of its own, and can replay launches as a graph. Without it the host's clock is used."""
 

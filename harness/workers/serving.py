@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, DeviceTimed, Feed, InputPort, Say, SelfDescribed, Session, TellsProgress
+from harness.contracts import Action, Backend, DeviceTimed, Feed, InputPort, NamesRefusals, Say, SelfDescribed, Session, TellsProgress
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
@@ -107,8 +107,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         if rows not in artifact.spec.batch:
             raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
         before, started = peak_bytes(), time.perf_counter()
@@ -137,8 +136,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         with np.load(rows, allow_pickle=False) as arrays:
             given = arrays["rows"]
         inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
@@ -150,8 +148,7 @@ class Desk:
         """Load the one engine that `put`, `launch` and `fetch` are about; its inputs, each as name, type and shape."""
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         self._session = self._stack.enter_context(backend.open(artifact, threads=threads))
         return [(port.name, port.dtype.str, port.shape) for port in _ports(self._session, artifact.spec)]
 
@@ -207,6 +204,13 @@ class Desk:
     def _walked(self) -> ColdCache:
         self._cold = self._cold or ColdCache()
         return self._cold
+
+
+def _require_runs(backend: Backend, spec: EngineSpec) -> None:
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.RUN, spec)
+    if why_not := backend.why_not(Action.RUN, spec):
+        raise MissingDevice(f"{spec.id} cannot run here: {why_not}")
 
 
 def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:
