@@ -39,7 +39,8 @@ class Capability(StrEnum):
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
     MAY_NEED_FIXED_BATCH = "may_need_fixed_batch"  # some releases have FP8 kernels for a batch that cannot change, and for no other
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
-    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph: workspace, optimization level, timing cache
+    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph, such as a workspace
+    TIMES_KERNELS = "times_kernels"  # its builder chooses kernels by timing them, so that a timing cache spares it some
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
 
 

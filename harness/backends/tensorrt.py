@@ -54,6 +54,7 @@ class TensorRtBackend:
             Capability.MEMORY_FIGURES,
             Capability.NEEDS_ISOLATION,
             Capability.BUILD_OPTIONS,
+            Capability.TIMES_KERNELS,
             Capability.MAY_NEED_FIXED_BATCH,
         }
     )

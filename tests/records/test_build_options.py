@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.pipeline.names import require_takes_options
+from harness.pipeline.names import backend_of, require_takes_options, taken_options
 from harness.records.spec import BatchProfile, BuildOptions
 
 
@@ -40,8 +40,17 @@ def test_options_that_no_chosen_backend_takes_are_refused() -> None:
     asked = BuildOptions(workspace_mib=1)
     with pytest.raises(UsageError, match="--workspace-mib has no use for onnxruntime; it is for backend tensorrt or tensorrt_rtx"):
         require_takes_options(["onnxruntime"], asked)
+    with pytest.raises(UsageError, match="--timing-cache has no use for tensorrt_rtx; it is for backend tensorrt; leave it out"):
+        require_takes_options(["tensorrt_rtx"], BuildOptions(timing_cache="times"))
     require_takes_options(["onnxruntime", "tensorrt"], asked)
     require_takes_options(["onnxruntime"], BuildOptions())
+
+
+def test_a_backend_is_asked_what_it_has_a_use_for() -> None:
+    asked = BuildOptions(workspace_mib=1, timing_cache="times")
+    assert taken_options(backend_of("tensorrt"), asked) == asked
+    assert taken_options(backend_of("tensorrt_rtx"), asked) == BuildOptions(workspace_mib=1)
+    assert taken_options(backend_of("onnxruntime"), asked) == BuildOptions()
 
 
 def test_the_batch_that_stands_in_is_the_optimum() -> None:
