@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from harness.contracts import Action, Capability, Say
+from harness.contracts import Action, Capability, NamesRefusals, Say
 from harness.errors import MissingLibrary, NeedsFixedBatch, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.isolating import built_apart, gpu_of
@@ -419,6 +419,8 @@ def _array(entry: CacheEntry, name: str) -> Any:
 def _require_possible(backend: Backend, spec: EngineSpec) -> None:
     if spec.target is None and Capability.COMPILES_FOR_GPU in backend.capabilities:
         raise UnsupportedTarget(f"{backend.name} compiles for a GPU and none was named; add --target, such as --target SM89")
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.BUILD, spec)
     reason = backend.why_not(Action.BUILD, spec)
     if reason is not None:
         raise MissingLibrary(f"{spec.id} cannot be built here: {reason}")

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from harness.backends.registry import get_backend
 from harness.contracts import (
     Action,
+    Backend,
     Delayable,
     DeviceTimed,
     Feed,
     InputPort,
     Limited,
+    NamesRefusals,
     Say,
     SelfDescribed,
     Session,
@@ -124,8 +126,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         if rows not in artifact.spec.batch:
             raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
         before, started = peak_bytes(), time.perf_counter()
@@ -154,8 +155,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         with np.load(rows, allow_pickle=False) as arrays:
             given = arrays["rows"]
         inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
@@ -167,8 +167,7 @@ class Desk:
         """Load the one engine that `put`, `launch` and `fetch` are about; its inputs, each as name, type and shape."""
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         self._session = self._stack.enter_context(backend.open(artifact, threads=threads))
         return [(port.name, port.dtype.str, port.shape) for port in _ports(self._session, artifact.spec)]
 
@@ -257,6 +256,13 @@ class Desk:
     def _walked(self) -> ColdCache:
         self._cold = self._cold or ColdCache()
         return self._cold
+
+
+def _require_runs(backend: Backend, spec: EngineSpec) -> None:
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.RUN, spec)
+    if why_not := backend.why_not(Action.RUN, spec):
+        raise MissingDevice(f"{spec.id} cannot run here: {why_not}")
 
 
 def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:
