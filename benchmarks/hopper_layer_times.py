@@ -61,14 +61,14 @@ def _profile(plan: Path, batch: int, launches: int, out: Path) -> dict[str, Any]
     from harness.backends._cuda_session import TensorRtSession
     from harness.backends.tensorrt import _deserialized
     from harness.measure.layer_times import layer_times
-    from harness.records.spec import BatchProfile
+    from harness.records.spec import BatchProfile, BuildOptions
     from harness.workers.serving import seeded_rows
 
     gpu = find_gpu()
     if gpu.gpu is None:
         raise SystemExit(gpu.why_not)
     trt = _tensorrt_library.load()
-    engine = _deserialized(trt, plan)
+    engine = _deserialized(trt, plan, plan.read_bytes(), BuildOptions())
     inspected = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     (out / f"{plan.stem}.layers.json").write_text(inspected, encoding="utf-8")
     session = TensorRtSession(trt, engine, BatchProfile(minimum=batch, optimum=batch, maximum=batch), gpu.gpu.uuid)

@@ -6,7 +6,7 @@ These protocols are small so that a new compiler is one file. Conveniences (run,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,7 +39,9 @@ class Capability(StrEnum):
     LAYER_TABLE = "layer_table"  # its build log holds the engine's layers
     MEMORY_FIGURES = "memory_figures"  # its build log says what the engine's activations need
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
+    MAY_NEED_FIXED_BATCH = "may_need_fixed_batch"  # some releases have FP8 kernels for a batch that cannot change, and for no other
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
+    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph: workspace, optimization level, timing cache
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
     LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
@@ -99,6 +101,18 @@ class DeviceBound(Protocol):
 
     def library_path(self) -> Path | None:
         """Folder that the loader must search for the vendor's libraries from the start of a process; None where it finds them."""
+        ...
+
+
+Say = Callable[[str], None]
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """A backend whose builds say how far they are."""
+
+    def telling(self, say: Say) -> Backend:
+        """The same backend, whose next builds call `say` with a phase and its percentage; from any thread, and not often."""
         ...
 
 

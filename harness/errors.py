@@ -89,6 +89,24 @@ class UnknownEnvironment(UsageError):
     code = "unknown_environment"
 
 
+class HostCodeRefused(UsageError):
+    """A plan that carries code for the host, where whoever runs it has not allowed such code."""
+
+    code = "host_code_refused"
+
+
+class UnusableTimingCache(UsageError):
+    """A file of kernel times that cannot be read or written, or that another release or GPU made."""
+
+    code = "unusable_timing_cache"
+
+
+class UnsupportedOption(UsageError):
+    """Something asked of a builder that this one cannot do."""
+
+    code = "unsupported_option"
+
+
 class UnsupportedTarget(UsageError):
     """An engine that this target cannot have, such as FP8 before Ada."""
 
@@ -147,6 +165,12 @@ class BuildFailed(Broken):
     """A builder gave no engine. The message carries the last lines of the vendor's log."""
 
     code = "build_failed"
+
+
+class NeedsFixedBatch(BuildFailed):
+    """A builder that has kernels for this graph where its batch cannot change, and was asked for one that can."""
+
+    code = "needs_fixed_batch"
 
 
 class StoreFailed(Broken):

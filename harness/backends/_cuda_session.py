@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.backends._cuda import Cuda
+from harness.backends._dlpack import GivenArray, SharedArray, taken
 from harness.backends._inputs import require_inputs
 from harness.backends._layer_profiler import new_profiler
 from harness.backends._nvinfer import logger_of, means_out_of_memory
@@ -26,10 +28,15 @@ _TIMES_THE_CACHE = 2
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class CudaFeed:
-    """Buffers of one batch, by tensor name; freed with the feed. `graph` is what a launch replays, once it was captured."""
+    """Buffers of one batch, by tensor name. `graph` is what a launch replays, once it was captured.
+
+    Attributes:
+        given: inputs that somebody else owns; all other addresses are ours, and freed with the feed.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     outputs: dict[str, str]
+    given: dict[str, GivenArray] = field(default_factory=dict[str, GivenArray])
     addresses: dict[str, int] = field(default_factory=dict[str, int])
     graph: Any = None
     context: Any = None
@@ -72,12 +79,21 @@ class TensorRtSession:
         """How the GPU's cache is emptied."""
         return f"before each launch the GPU writes {self._flush_bytes() / 2**20:g} MiB, twice its L2 cache"
 
-    def upload(self, inputs: Tensors) -> CudaFeed:
+    @property
+    def stream(self) -> int:
+        """Handle of the stream that launches go to, for whoever orders work of their own around them."""
+        return self._handle
+
+    def upload(self, inputs: Tensors | Mapping[str, Any]) -> CudaFeed:
         """Copy the inputs to the GPU, and allocate what the outputs need. May wait.
 
+        An input that lies on the GPU already, as an array of torch or cupy does, is not copied: launches read it where it is.
+
         Raises:
+            UnusableInputs: an input of another name, type, shape or device.
             OutOfDeviceMemory: the GPU has no room for the batch.
         """
+        inputs = {name: taken(name, array, self._handle) for name, array in inputs.items()}
         require_inputs(inputs, self.ports, self._batch)
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
         self._set_shapes(self._context, shapes)
@@ -86,12 +102,27 @@ class TensorRtSession:
         feed = CudaFeed(shapes, {name: self._dtype(name) for name in self._outputs})
         self._finalizers.append(weakref.finalize(feed, self._free, feed.addresses))
         for name, array in inputs.items():
+            if isinstance(array, GivenArray):
+                feed.given[name] = array
+                continue
             host = np.ascontiguousarray(array)
             feed.addresses[name] = self._allocated(host.nbytes)
             self._copied(feed.addresses[name], host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
         for name, dtype in feed.outputs.items():
             feed.addresses[name] = self._allocated(int(np.prod(shapes[name])) * np.dtype(dtype).itemsize)
         return feed
+
+    def shared(self, feed: CudaFeed) -> dict[str, SharedArray]:
+        """The outputs of the last launch where they lie, for `from_dlpack` of torch, cupy and others; waits for nothing.
+
+        Raises:
+            InvalidMeasurement: nothing was launched.
+        """
+        _require_launched(feed)
+        return {
+            name: SharedArray(feed, feed.addresses[name], feed.shapes[name], np.dtype(dtype), self._after_launches)
+            for name, dtype in feed.outputs.items()
+        }
 
     def launch(self, feed: CudaFeed) -> None:
         """Put the work on the stream: a graph where one was captured.
@@ -114,8 +145,7 @@ class TensorRtSession:
         Raises:
             InvalidMeasurement: nothing was launched, or the launch failed on the GPU.
         """
-        if not feed.is_launched:
-            raise InvalidMeasurement("nothing was launched with this feed; launch it before its output is read")
+        _require_launched(feed)
         found = {name: np.empty(feed.shapes[name], dtype) for name, dtype in feed.outputs.items()}
         for name, array in found.items():
             self._copied(array.ctypes.data, feed.addresses[name], array.nbytes, "cudaMemcpyDeviceToHost")
@@ -213,7 +243,8 @@ class TensorRtSession:
 
     def _bind(self, context: Any, feed: CudaFeed) -> None:
         self._set_shapes(context, feed.shapes)
-        for name, address in feed.addresses.items():
+        given = {name: array.address for name, array in feed.given.items()}
+        for name, address in (feed.addresses | given).items():
             if not context.set_tensor_address(name, address):
                 raise self._refused(f"refused the buffer of {name}")
 
@@ -259,6 +290,15 @@ class TensorRtSession:
     def _wait(self) -> None:
         self._cuda("cudaStreamSynchronize", self._stream)
 
+    def _after_launches(self, stream: int) -> None:
+        """Make another stream wait for all that ours has been given so far."""
+        event = self._cuda("cudaEventCreateWithFlags", self._cuda.runtime.cudaEventDisableTiming)
+        try:
+            self._cuda("cudaEventRecord", event, self._stream)
+            self._cuda("cudaStreamWaitEvent", stream, event, 0)
+        finally:
+            self._cuda.runtime.cudaEventDestroy(event)
+
     def _events_for(self, count: int) -> list[Any]:
         self._events += [self._cuda("cudaEventCreate") for _ in range(count - len(self._events))]
         return self._events[:count]
@@ -276,3 +316,8 @@ class TensorRtSession:
     def _empty_cache(self) -> None:
         address, nbytes = self._flush_buffer()
         self._cuda("cudaMemsetAsync", address, 0, nbytes, self._stream)
+
+
+def _require_launched(feed: CudaFeed) -> None:
+    if not feed.is_launched:
+        raise InvalidMeasurement("nothing was launched with this feed; launch it before its output is read")

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from harness.cli.benching import add_bench
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, use_named_gpu
 from harness.cli.engines import add_build, add_layers
 from harness.cli.explaining import add_explain
 from harness.cli.files import add_check_graph, add_compare
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["gate"]:
             return gate(arguments[1:])
         options = _parser().parse_args(arguments)
+        use_named_gpu(options)
         return options.run(options)
     except EnginegateError as error:
         return tell(error.code, str(error), error.exit_code, as_json=as_json)

@@ -89,6 +89,7 @@ class Pacing:
             EnginegateError: an engine was not built or loaded, or a worker died, hung or babbled.
         """
         if engine not in self._paced:
+            self._planned = tuple(dict.fromkeys(map(self._stand_in, self._planned)))
             planned = self._planned if engine in self._planned else (*self._planned, engine)
             together = [one for one in planned if one.backend == engine.backend and one.batch == engine.batch]
             self._measure(together, alpha=self._alpha * len(together) / len(planned))
@@ -96,6 +97,13 @@ class Pacing:
         if isinstance(found, EnginegateError):
             raise found
         return found
+
+    def _stand_in(self, engine: EngineSpec) -> EngineSpec:
+        """What is built in its place; itself where that cannot be told, and why is told when it is measured."""
+        try:
+            return self._maker.stand_in(engine).engine
+        except EnginegateError:
+            return engine
 
     def _measure(self, engines: Sequence[EngineSpec], *, alpha: float) -> None:
         """Time what can be built. What breaks the processes of all is looked for by timing each alone."""

@@ -46,6 +46,7 @@ def read_left_engine(path: Path) -> EngineArtifact:
         backend=row.backend,
         target=row.target,
         batch=BatchProfile.parse(row.batch),
+        options=row.options,
     )
     return EngineArtifact(
         spec=spec,

@@ -10,6 +10,7 @@ import pytest
 from harness.errors import BuildFailed, WorkerFailed
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline import pacing
+from harness.pipeline.making import StandIn
 from harness.pipeline.pacing import Pace, Pacing
 from harness.pipeline.pairing import Measured, Plan
 from harness.records.gate_lines import Margin
@@ -33,6 +34,9 @@ class Maker:
         if spec in self._broken:
             raise BuildFailed(f"{spec.id} does not build")
         return replace(fake_engine(), spec=spec)
+
+    def stand_in(self, spec):
+        return StandIn(engine=spec)
 
     def working(self, words):
         return contextlib.nullcontext()
