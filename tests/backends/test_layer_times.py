@@ -106,7 +106,7 @@ def test_warm_up_does_not_count_and_whole_launches_are_timed_without_the_profile
     assert [layer.ms for layer in seen.layers] == [(0.5,) * 4, (4.0, 5.0, 6.0, 7.0)]
     assert (seen.sum_ms, seen.launches, seen.warm_up) == (6.0, 4, 3)
     assert seen.launch_ms == (1.5,) * 4
-    assert seen.launched == "graph replays, by CUDA events"
+    assert seen.launched == "graph replays (CUDA events)"
     assert cuda.calls.count("cudaGraphLaunch") == 3 + 4 + 2  # each block has a launch that leads in
 
 
@@ -150,7 +150,7 @@ def test_onnx_runtime_tells_its_nodes_with_their_types(fp8_onnx: Path, make_engi
     assert product.inputs[0].shape == (3, 48)
     quantize = next(row for row in seen.rows if row.kind == "QuantizeLinear")
     assert quantize.outputs[0].datatype == "FP8"
-    assert seen.times.launched == "plain launches, by host"
+    assert seen.times.launched == "plain launches (host)"
 
 
 @pytest.mark.parametrize("document", [b"", b"[1, 2]", b'{"a": 1}', b'[{"cat": "Node", "name": "x_kernel_time"}]'])
