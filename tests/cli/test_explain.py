@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -22,9 +23,9 @@ def encoder(products: int) -> bytes:
     """A chain of products with names."""
     weights = numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32) * 0.5, "weights")
     names = ["image", *(f"after_{number}" for number in range(products - 1)), "embedding"]
-    ends = list(zip(names, names[1:], strict=False))
     nodes = [
-        helper.make_node("MatMul", [here, "weights"], [there], name=f"/chain/{step}/MatMul") for step, (here, there) in enumerate(ends)
+        helper.make_node("MatMul", [here, "weights"], [there], name=f"/chain/{step}/MatMul")
+        for step, (here, there) in enumerate(itertools.pairwise(names))
     ]
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in ("image", "embedding")]
     graph = helper.make_graph(nodes, "tiny", ports[:1], ports[1:], [weights])
