@@ -672,35 +672,40 @@ def libraries() -> Path | None:
     return Path(os.environ[HOME]).absolute() / "libs" if HOME in os.environ else None
 
 
-def _serve_poked(channel, house, stderr):
-    """Runs in a worker: one verb more, which breaks the context between two launches."""
+def _begin_poked(channel, house, stderr):
+    """Runs in a worker, which has nothing of ours yet; execnet sends its source, and takes no function within it."""
     import os
     import sys
 
     descriptor = os.open(stderr, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 2)
     sys.path[:0] = [os.path.dirname(house), os.path.join(os.path.dirname(house), "benchmarks")]
-    import gpu_error_paths
+    from gpu_error_paths import serve_poked
 
+    channel.send(["ready"])
+    serve_poked(channel)
+
+
+def serve_poked(channel: Any) -> None:
+    """Serve with one verb more, which breaks the context between two launches."""
     from harness.backends.tensorrt import TensorRtBackend
     from harness.workers import serving
 
-    def poke_and_run(desk, engine):
+    def poke_and_run(_desk: Any, engine: dict[str, Any]) -> None:
         with TensorRtBackend().open(serving.engine_from_plain(engine)) as session:
-            feed = session.upload(gpu_error_paths.rows_for(session, 32))
-            gpu_error_paths.poke(session.stream)
+            feed = session.upload(rows_for(session, 32))
+            poke(session.stream)
             session.launch(feed)
             session.download(feed)
 
     setattr(serving.Desk, "poke_and_run", poke_and_run)  # noqa: B010 (a verb that the type checker must not take for one of ours)
-    channel.send(["ready"])
     serving.serve(channel)
 
 
 class PokedWorker(Worker):
     """A worker that can be asked to break its context."""
 
-    _begin = staticmethod(_serve_poked)
+    _begin = staticmethod(_begin_poked)
 
 
 # -- running them ------------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def symbols(module: Any) -> dict[str, Any]:
     """`version`, `functions`, `enums` by name and value, `classes` with `methods` and `properties`."""
     public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     classes = {name: value for name, value in public.items() if inspect.isclass(value)}
-    enums = {name: value for name, value in classes.items() if hasattr(value, "__members__")}
+    enums: dict[str, Any] = {name: value for name, value in classes.items() if hasattr(value, "__members__")}
     return {
         "version": module.__version__,
         "functions": sorted(name for name, value in public.items() if inspect.isbuiltin(value) or inspect.isroutine(value)),

@@ -61,7 +61,7 @@ def main() -> None:
 def _all(options: argparse.Namespace, work: Path, results: Results) -> None:
     wanted = [(recipe, kind) for kind in KINDS for recipe in options.recipes or RECIPES]
     with ThreadPoolExecutor(options.jobs) as pool:
-        lines = list(pool.map(lambda one: _try("build", *one, options, work, results), wanted))
+        lines = list(pool.map(lambda one: _try("build", one[0], one[1], options, work, results), wanted))
     built = [one for one, line in zip(wanted, lines, strict=True) if "plan_bytes" in line]
     for recipe, kind in built:
         _try("run", recipe, kind, options, work, results)
@@ -76,7 +76,13 @@ def _try(
     """In a child, with the libraries of one release."""
     folder = work / f"{recipe}-{kind.replace(' ', '-')}"
     folder.mkdir(exist_ok=True)
-    asked = {"verb": verb, "recipe": recipe, "kind": kind, "folder": str(folder), "prepared": str(options.prepared.absolute())}
+    asked: dict[str, Any] = {
+        "verb": verb,
+        "recipe": recipe,
+        "kind": kind,
+        "folder": str(folder),
+        "prepared": str(options.prepared.absolute()),
+    }
     asked["is_later"] = home is not None
     env = {**os.environ, ALLOW_HOST_CODE: "1"}
     if home is not None:
@@ -89,11 +95,12 @@ def _try(
     line: dict[str, Any] = {"verb": verb, "recipe": recipe, "plan": kind, "release": home.name if home else "that built it"}
     try:
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, env=env, check=False)
-        line |= json.loads(ran.stdout.strip().splitlines()[-1])
+        try:
+            line |= json.loads(ran.stdout.strip().splitlines()[-1])
+        except (IndexError, json.JSONDecodeError):
+            line |= {"exit_status": ran.returncode, "stderr": ran.stderr.strip().splitlines()[-TAIL:]}
     except subprocess.TimeoutExpired:
         line["hung_after_s"] = LIMIT_S
-    except (IndexError, json.JSONDecodeError):
-        line |= {"exit_status": ran.returncode, "stderr": ran.stderr.strip().splitlines()[-TAIL:]}
     line["seconds"] = round(time.monotonic() - started, 1)
     results.keep(line)
     return line
@@ -125,7 +132,8 @@ def _build(asked: dict[str, Any]) -> dict[str, Any]:
             config.set_flag(without_runtime)
 
     source = Path(asked["prepared"]) / f"emoji-clip-text-{asked['recipe']}.onnx"
-    plan = build_plan(trt, source, _spec(asked), folder / "build.log", configure)
+    spec = _spec(asked)
+    plan = build_plan(trt, source, spec.batch, folder / "build.log", configure, options=spec.options)
     (folder / "engine.engine").write_bytes(plan.content)
     gpu = find_gpu().gpu
     facts = {
@@ -134,7 +142,7 @@ def _build(asked: dict[str, Any]) -> dict[str, Any]:
         "plan_bytes": (folder / "engine.engine").stat().st_size,
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    return {**facts, "options": asdict(_spec(asked).options)}
+    return {**facts, "options": asdict(spec.options)}
 
 
 def _run(asked: dict[str, Any]) -> dict[str, Any]:

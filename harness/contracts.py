@@ -99,6 +99,10 @@ class DeviceBound(Protocol):
         """The GPU it uses here; None without one."""
         ...
 
+    def gpus(self) -> Sequence[Gpu]:
+        """Every GPU that it could use here, the one that it uses first."""
+        ...
+
     def library_path(self) -> Path | None:
         """Folder that the loader must search for the vendor's libraries from the start of a process; None where it finds them."""
         ...
@@ -187,6 +191,15 @@ class Limited(Protocol):
         Args:
             folder: for files that measuring needs.
         """
+        ...
+
+
+@runtime_checkable
+class Delayable(Protocol):
+    """A session whose device can be made slower by a known amount, to show that a slow-down of that size is found."""
+
+    def delay(self, feed: Feed, delay_ms: float) -> float:
+        """Have each launch of `feed` last longer by so many milliseconds; by how many it does, as its device measured them."""
         ...
 
 

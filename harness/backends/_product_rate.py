@@ -16,49 +16,39 @@ import numpy as np
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._nvinfer import build_plan
 from harness.need import need
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.spec import BatchProfile
 
 SIDE = 8192
 _LAUNCHES = 20
 _LARGEST_CODE = 0x58  # of E4M3: 16; the products of so many terms stay below the largest half
 
 
-def product_tflops(
-    trt: ModuleType, folder: Path, load: Callable[[Path, bytes], Any], device_uuid: str, *, fp8: bool, side: int = SIDE
-) -> float:
+def product_tflops(trt: ModuleType, folder: Path, load: Callable[[Path], Any], device_uuid: str, *, fp8: bool, side: int = SIDE) -> float:
     """10^12 operations a second of the fastest of 20 launches.
 
     Args:
         trt: the vendor's module.
         folder: for the graph, the log and the plan.
-        load: makes an engine of a plan, by its file and its content.
+        load: makes an engine of a plan file.
         fp8: E4M3 by E4M3, written in half precision; else FP16 by FP16.
         side: rows and columns of both matrices.
 
     Raises:
         BuildFailed, OutOfDeviceMemory, InvalidMeasurement: what builds and launches of encoders raise.
     """
-    spec = product_spec(side, fp8=fp8)
-    source = folder / f"{spec.stem}.onnx"
+    batch = BatchProfile(minimum=side, optimum=side, maximum=side)
+    kind = "fp8" if fp8 else "fp16"
+    source, plan = folder / f"product-{kind}.onnx", folder / f"product-{kind}.engine"
     write_product(source, side, fp8=fp8)
-    plan = build_plan(trt, source, spec, source.with_suffix(".log"), lambda config: None)
-    session = TensorRtSession(trt, load(source.with_suffix(".engine"), bytes(plan.content)), spec.batch, device_uuid)
+    with plan.open("wb") as file:
+        file.write(build_plan(trt, source, batch, folder / f"product-{kind}.log", lambda config: None).content)
+    session = TensorRtSession(trt, load(plan), batch, device_uuid)
     try:
         rows = np.random.default_rng(0).standard_normal((side, side), np.float32).astype(np.float16)
         told = session.profile(session.upload({"rows": rows}), 2 * _LAUNCHES).launches[_LAUNCHES:]
     finally:
         session.close()
     return 2 * side**3 / min(max(ms for _, ms in launch) for launch in told) / 1e9
-
-
-def product_spec(side: int, *, fp8: bool) -> EngineSpec:
-    """The engine of one product, as builders want it described."""
-    return EngineSpec(
-        encoder=EncoderSpec.parse(f"product-of-{side}/image"),
-        recipe=Recipe.LINEAR if fp8 else Recipe.FP16,
-        backend="tensorrt",
-        batch=BatchProfile(minimum=side, optimum=side, maximum=side),
-    )
 
 
 def write_product(path: Path, side: int, *, fp8: bool) -> None:
@@ -78,7 +68,7 @@ def write_product(path: Path, side: int, *, fp8: bool) -> None:
         nodes = [
             helper.make_node("QuantizeLinear", ["rows", "scale", "zero"], ["narrow"], name="quantize"),
             helper.make_node("DequantizeLinear", ["narrow", "scale", "zero"], ["wide"], name="dequantize"),
-            helper.make_node("DequantizeLinear", ["weights", "scale", "zero"], ["wide_weights"], name="weights"),
+            helper.make_node("DequantizeLinear", ["weights", "scale", "zero"], ["wide_weights"], name="widen"),
             helper.make_node("MatMul", ["wide", "wide_weights"], ["product"], name="product"),
         ]
     else:

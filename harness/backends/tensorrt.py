@@ -38,6 +38,8 @@ ENGINE_FILE = "engine.engine"
 LOG_FILE = "build.log"
 LAYERS_FILE = "layers.json"
 
+_unusable: list[Any] = []  # runtimes that must not be let go of
+
 _FIRST_FP8 = 89  # Ada; Hopper is 90
 # Myelin's autotuner in the log of a release that has FP8 kernels for a fixed batch only.
 _NO_KERNEL = "Failed to find fallback kernel"
@@ -75,6 +77,10 @@ class TensorRtBackend:
         """The first GPU that CUDA shows; `CUDA_VISIBLE_DEVICES` chooses it."""
         return find_gpu().gpu
 
+    def gpus(self) -> tuple[Gpu, ...]:
+        """All that CUDA shows, in its order."""
+        return find_gpu().all_gpus
+
     def library_path(self) -> Path | None:
         """The builder looks for its kernels where the loader looks."""
         home = library.home()
@@ -100,7 +106,7 @@ class TensorRtBackend:
         gpu = _require_gpu(engine)
         trt = library.load()
         try:
-            plan = build_plan(trt, source, engine, folder / LOG_FILE, _nothing_more, self._say)
+            plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, _nothing_more, self._say, options=engine.options)
         except BuildFailed as error:
             raise _with_remedy(error, engine, folder / LOG_FILE) from error
         with (folder / ENGINE_FILE).open("wb") as file:
@@ -147,7 +153,7 @@ class TensorRtBackend:
 
 def _measured_ceilings(trt: ModuleType, folder: Path, gpu: Gpu) -> Ceilings:
     def product(fp8: bool) -> float:
-        return product_tflops(trt, folder, lambda plan, content: _deserialized(trt, plan, content, BuildOptions()), gpu.uuid, fp8=fp8)
+        return product_tflops(trt, folder, lambda plan: _deserialized(trt, plan, plan.read_bytes(), BuildOptions()), gpu.uuid, fp8=fp8)
 
     square = f"one product of {SIDE} by {SIDE} matrices, built and profiled by TensorRT {library.version()}"
     ways: dict[str, tuple[Callable[[], float], str]] = {
@@ -230,15 +236,23 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     logger = logger_of(trt)
     logger.errors.clear()
     runtime = trt.Runtime(logger)
+    if logger.errors:
+        # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
+        _unusable.append(runtime)
+        raise MissingDevice(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        words = "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+        words = _said(logger)
         if means_out_of_memory(words):
             raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
         raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
     return engine
+
+
+def _said(logger: Any) -> str:
+    return "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
 
 
 def _memory(trt: ModuleType, engine: Any) -> EngineMemory:

@@ -15,16 +15,29 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, DeviceTimed, Feed, InputPort, Limited, Say, SelfDescribed, Session, TellsProgress
+from harness.contracts import (
+    Action,
+    Delayable,
+    DeviceTimed,
+    Feed,
+    InputPort,
+    Limited,
+    Say,
+    SelfDescribed,
+    Session,
+    TellsProgress,
+)
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
-from harness.measure.blocks import clock_of, time_block, warm_up
+from harness.measure.blocks import clock_of, launches_a_block, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
+from harness.measure.delay import DelayedSession
 from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
 from harness.measure.layer_times import profiled
@@ -38,6 +51,8 @@ SO_FAR = "so far"
 
 # Token ids below this exist in every tokenizer of the CLIP family; a launch takes as long with one as with another.
 _FIRST_TOKENS = 256
+# How long an engine runs, and in blocks of what length, before its launches are taken for what they are under load.
+_LOAD_S, _LOAD_BLOCK_MS = 0.5, 100.0
 
 
 def serve(channel: Any) -> None:
@@ -198,6 +213,26 @@ class Desk:
         """Milliseconds of each launch of one block."""
         with named(f"{key}: {launches} timed launches, {cache}"):  # around the block, and nothing between its launches
             return list(self._timed(key, launches, Cache(cache)))
+
+    def delay(self, key: str, share: float) -> dict[str, float]:
+        """Make the engine's launches longer by a share of what they take under load; what that is, in milliseconds, and what it became."""
+        opened = self._opened[key]
+        launch_ms = self._launch_ms_under_load(key)
+        session = opened.session
+        if not isinstance(session, Delayable):
+            session = DelayedSession(session)
+            self._opened[key] = _Opened(session, opened.feed, opened.launched)
+        return {"launch_ms": launch_ms, "delay_ms": session.delay(opened.feed, share * launch_ms)}
+
+    def _launch_ms_under_load(self, key: str) -> float:
+        """Of an engine that has run long enough for clocks to fall: what a warm-up of a few windows sees is not what blocks see."""
+        end = time.monotonic() + _LOAD_S
+        launches = 1
+        while True:
+            ms = median(self._timed(key, launches, Cache.HOT))
+            if time.monotonic() >= end:
+                return ms
+            launches = launches_a_block(ms, _LOAD_BLOCK_MS)
 
     def loaded(self) -> list[str]:
         """Names of the modules it has imported."""

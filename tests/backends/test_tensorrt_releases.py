@@ -19,6 +19,7 @@ from harness.backends.tensorrt import ALLOW_HOST_CODE, TensorRtBackend
 from harness.errors import (
     BuildFailed,
     HostCodeRefused,
+    MissingDevice,
     NeedsFixedBatch,
     OutOfDeviceMemory,
     UnsupportedOption,
@@ -267,6 +268,15 @@ def test_a_plan_with_another_digest_is_refused_before_the_vendor_sees_it(
     monkeypatch.setattr(module.library, "load", lambda: pytest.fail("TensorRT was loaded"))
     with pytest.raises(UnusableEngine, match="cut or altered"), TensorRtBackend().open(replace(engine, sha256=digest)):
         pass
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_runtime_that_failed_to_start_is_never_touched(engine: EngineArtifact, script: Script) -> None:
+    script.asked.clear()
+    script.runtime_says = [("ERROR", "createInferRuntime: CUDA initialization failure with error: 35")]
+    with pytest.raises(MissingDevice, match="starts no runtime here"), TensorRtBackend().open(engine):
+        pass
+    assert "host code allowed" not in script.asked
 
 
 @pytest.mark.usefixtures("cuda")

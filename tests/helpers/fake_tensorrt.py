@@ -34,6 +34,7 @@ class Script:
         says: lines that the builder logs, with their severities.
         plan: what it gives; None for no engine.
         parser_errors: node, operator and words of what the parser refuses.
+        runtime_says: lines that a runtime logs while it is made; it is unusable then.
         loads: whether the runtime takes a plan.
         refuses_cache: whether the builder refuses a timing cache.
         during: called with the config while the engine is built.
@@ -43,6 +44,7 @@ class Script:
     says: list[tuple[str, str]] = field(default_factory=list)
     plan: bytes | None = b"plan"
     parser_errors: list[tuple[str, str, str]] = field(default_factory=list)
+    runtime_says: list[tuple[str, str]] = field(default_factory=list)
     loads: bool = True
     refuses_cache: bool = False
     during: Callable[[Any], None] | None = None
@@ -202,6 +204,8 @@ class _Runtime(_Nothing):
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
+        for severity, words in self._script.runtime_says:
+            logger.log(SimpleNamespace(name=severity), words)
 
     def deserialize_cuda_engine(self, _plan: bytes) -> Any:
         self._script.asked["host code allowed"] = self.engine_host_code_allowed
