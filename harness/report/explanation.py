@@ -23,6 +23,7 @@ def explanation_text(record: Explanation) -> str:
         "",
         *_side("A", record.a),
         *_side("B", record.b),
+        *_apart(record),
         *_table("kind of work", record.by_work),
         *_sums(record),
         *_table("place", record.by_place),
@@ -56,11 +57,16 @@ def _side(letter: str, side: Side) -> Iterator[str]:
     yield from (f"   {plain(note)}" for note in side.notes)
 
 
+def _apart(record: Explanation) -> Iterator[str]:
+    if not record.in_turns:
+        yield "A and B did not take turns: each ran at the clock that it got for itself, so some of what differs may be the clock's"
+
+
 def _table(title: str, differences: Sequence[Difference]) -> Iterator[str]:
     if differences:
         yield ""
         yield _row(title, _FIGURES)
-        yield from (_row(plain(one.short_name), _cells(one)) for one in differences)
+        yield from (_row(plain(one.counted_name), _cells(one)) for one in differences)
 
 
 def _cells(one: Difference) -> tuple[str, ...]:
@@ -114,6 +120,7 @@ def _beside_ceilings(record: Explanation) -> Iterator[str]:
             yield f"  {words}: {plain(how)}" if figure is None else f"  {words}: {figure:,.0f} {unit} ({plain(how)})"
         for work, one in spent:
             of_product, of_copy = achieved(one, side.ceilings, work)
-            told = [f"{share:.0%} of {what}" for share, what in ((of_product, "that product"), (of_copy, "copies")) if share is not None]
+            product = _CEILINGS["fp8_tflops" if work == Work.FP8_GEMM else "fp16_tflops"][0]
+            told = [f"{share:.0%} of {what}" for share, what in ((of_product, f"the {product}"), (of_copy, "copies")) if share is not None]
             if told:
                 yield f"  {work}: {', '.join(told)}"

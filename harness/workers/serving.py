@@ -88,6 +88,7 @@ def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
 class _Opened:
     session: Session
     feed: Feed
+    launched: str
 
 
 class Desk:
@@ -134,14 +135,15 @@ class Desk:
         load_ms = (time.perf_counter() - started) * 1e3
         ports = _ports(session, artifact.spec)
         feed = session.upload(seeded_rows(ports, rows, seed))
-        self._opened[key] = _Opened(session, feed)
+        device = _device(session, feed, graph=graph)
+        self._opened[key] = _Opened(session, feed, device["graph"])
         return {
             "load_ms": load_ms,
             "ports": [str(port) for port in ports],
             "backend_version": backend.version,
             "clock": clock_of(session),
             "peak_before_bytes": before,
-            **_device(session, feed, graph=graph),
+            **device,
         }
 
     def embed(self, engine: dict[str, Any], name: str, rows: str, out: str) -> None:
@@ -196,7 +198,8 @@ class Desk:
     def profile(self, key: str, name: str, rows: int, launches: int, warm_up: int) -> dict[str, Any]:
         """How long each layer of an opened engine takes; see `measure.layer_times.profiled`."""
         opened = self._opened[key]
-        return asdict(profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up))
+        seen = profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up, launched=opened.launched)
+        return asdict(seen)
 
     def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
         """How fast a backend's device is at best."""
@@ -217,7 +220,7 @@ class Desk:
         session = opened.session
         if not isinstance(session, Delayable):
             session = DelayedSession(session)
-            self._opened[key] = _Opened(session, opened.feed)
+            self._opened[key] = _Opened(session, opened.feed, opened.launched)
         return {"launch_ms": launch_ms, "delay_ms": session.delay(opened.feed, share * launch_ms)}
 
     def _launch_ms_under_load(self, key: str) -> float:
