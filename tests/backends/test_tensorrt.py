@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends import _cuda_session, _tensorrt_library
+from harness.backends import _cuda_session, _cuda_spin, _tensorrt_library
 from harness.backends import tensorrt as module
 from harness.backends._cuda import Found
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends.tensorrt import TensorRtBackend, _memory, _with_remedy
-from harness.contracts import Action, DeviceBound, DeviceTimed, SelfDescribed
+from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, SelfDescribed
 from harness.errors import BuildFailed, InvalidMeasurement, MissingDevice, MixedVersions, OutsideProfile, UnusableEngine
 from harness.records.artifacts import EngineArtifact
 from harness.records.machine import Gpu
@@ -232,6 +232,54 @@ def test_a_failed_capture_is_told_and_launches_stay_plain(session: TensorRtSessi
     cuda.calls.clear()
     session.launch(feed)
     assert cuda.calls == ["enqueue"]
+
+
+class NotedDriver:
+    """A driver whose kernels are noted on the same list as the runtime's calls."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.waits: list[int] = []
+        self._calls = calls
+
+    def cuModuleLoadData(self, text: bytes) -> tuple[int, int]:
+        return (0, 1)
+
+    def cuModuleGetFunction(self, module: int, name: bytes) -> tuple[int, int]:
+        return (0, 2)
+
+    def cuLaunchKernel(self, *arguments: Any) -> tuple[int]:
+        self.waits.append(arguments[9][0][0])
+        self._calls.append("spin")
+        return (0,)
+
+
+def test_a_delayed_launch_ends_with_a_wait_that_its_own_launch_is_no_part_of(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = NotedDriver(cuda.calls)
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: driver)
+    feed = session.upload({"image": pictures})
+    assert session.capture(feed) is None
+    cuda.calls.clear()
+    taken_ms = session.delay(feed, 0.02)
+    # Events of this runtime are 1.5 ms apart: a chain of 64 took 0.0234 ms each where 0.02 was wanted.
+    assert (driver.waits[0], driver.waits[-1]) == (20_000, pytest.approx(20_000 - 3_437.5, abs=1))
+    assert taken_ms == 1.5 / 64
+    assert cuda.calls[-4:] == ["enqueue", "spin", "cudaStreamEndCapture", "cudaGraphInstantiate"]
+    session.launch(feed)
+    assert cuda.calls[-1] == "cudaGraphLaunch"
+
+
+def test_a_delay_without_a_graph_is_launched_behind_the_engine(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(session, Delayable)
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: NotedDriver(cuda.calls))
+    feed = session.upload({"image": pictures})
+    session.delay(feed, 0.02)
+    cuda.calls.clear()
+    session.launch(feed)
+    assert cuda.calls == ["enqueue", "spin"]
 
 
 def test_a_cold_launch_has_its_write_outside_of_its_time(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:
