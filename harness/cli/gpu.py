@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, add_gpu
 from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_on_stderr
 
 # What is asked of a GPU first: the encoders that figures are published for, the larger one first.
@@ -59,6 +59,7 @@ def add_gpu_report(commands: Any) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report; one that is there is gone on with")
     command.add_argument("--batches", type=_counts, default=_counts(_BATCHES), metavar="N,N", help=f"an engine each (default {_BATCHES})")
     command.add_argument("--backend", default="tensorrt", help="tensorrt (default) or onnxruntime")
+    add_gpu(command)
     command.add_argument("--budget-minutes", type=_minutes, metavar="N", help="begin nothing that would end later (default: no limit)")
     command.add_argument("--processes", type=_count, default=5, metavar="K", help="fresh processes of a timing (default %(default)s)")
     command.add_argument("--quartets", type=_count, default=5, metavar="M", help="groups of four blocks in each (default %(default)s)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UnknownName, UsageError
-from harness.records.spec import EncoderSpec, Recipe
+from harness.records.spec import BuildOptions, EncoderSpec, Recipe
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -37,6 +37,23 @@ def recipe_of(name: str) -> Recipe:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UnknownName(f"recipe {name!r} is unknown; expected one of {', '.join(Recipe)}{hint}")
     return Recipe(name)
+
+
+def require_takes_options(backends: Iterable[str], options: BuildOptions) -> None:
+    """Refuse options of a builder where none of the backends has one that takes them: their owner would believe they counted.
+
+    Raises:
+        UsageError: with the backends that take them.
+    """
+    from harness.backends.registry import backend_names
+    from harness.contracts import Capability
+
+    def takes(name: str) -> bool:
+        return Capability.BUILD_OPTIONS in backend_of(name).capabilities
+
+    if options.names and not any(map(takes, backends)):
+        able = " or ".join(filter(takes, backend_names()))
+        raise UsageError(f"{options.names[0]} has no use for {', '.join(backends)}; it is for backend {able}; leave it out")
 
 
 def weights_by_arch(values: Iterable[str], archs: tuple[str, ...]) -> dict[str, str]:

@@ -26,7 +26,8 @@ class BaselineKey:
     Attributes:
         machine_class: `aot-SM89` for ahead-of-time builds, `cpu-x86_64` for a CPU.
         weights: origin of the weights, free of paths: `seeded:N`, `sha256:HEX` or a pretrained tag.
-        batch: `MIN/OPT/MAX`.
+        batch: `MIN/OPT/MAX`, as the engine was built.
+        options: what its builder was asked beside the graph, as `BuildOptions` words it; empty for nothing.
     """
 
     machine_class: str
@@ -37,6 +38,7 @@ class BaselineKey:
     backend_version: str
     weights: str
     batch: str
+    options: str = ""
 
     @property
     def path(self) -> PurePosixPath:

@@ -20,6 +20,7 @@ import execnet
 
 import harness
 from harness import errors
+from harness.contracts import Say
 from harness.errors import EnginegateError, MissingLibrary, UnknownEnvironment, WorkerBabbled, WorkerDied, WorkerFailed, WorkerHung
 
 START_S = 60.0
@@ -104,12 +105,13 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, verb: str, *, timeout_s: float, **arguments: Any) -> Any:
+    def ask(self, verb: str, *, timeout_s: float, say: Say | None = None, **arguments: Any) -> Any:
         """Have the worker do something, and wait for its answer.
 
         Args:
             verb: a method of `serving.Desk`.
-            timeout_s: seconds until it counts as hung.
+            timeout_s: seconds until it counts as hung, however much it says meanwhile.
+            say: called with what it says before it answers.
 
         Raises:
             WorkerDied, WorkerHung, WorkerBabbled: and the process is gone.
@@ -120,7 +122,15 @@ class Worker:
             self._channel.send([self._number, verb, arguments])
         except OSError as error:
             raise self._died(verb) from error
-        return self._read_answer(verb, self._receive(verb, timeout_s))
+        ends = time.monotonic() + timeout_s
+        while True:
+            answer = self._receive(verb, max(0.0, ends - time.monotonic()), of_s=timeout_s)
+            match answer:
+                case [self._number, "so far", str(words)]:
+                    if say is not None:
+                        say(words)
+                case _:
+                    return self._read_answer(verb, answer)
 
     def kill(self) -> None:
         """End the process now."""
@@ -148,13 +158,13 @@ class Worker:
         if answer != ["ready"]:
             raise self._babbled("start", answer)
 
-    def _receive(self, verb: str, timeout_s: float) -> Any:
+    def _receive(self, verb: str, timeout_s: float, *, of_s: float | None = None) -> Any:
         try:
             return self._channel.receive(timeout_s)
         except self._channel.TimeoutError as error:
             self.kill()
             raise WorkerHung(
-                f"the {self.name} worker did not answer '{verb}' within {timeout_s:g} s and was killed; "
+                f"the {self.name} worker did not answer '{verb}' within {of_s or timeout_s:g} s and was killed; "
                 f"give it more time, or look at its engine{self._last_words()}"
             ) from error
         except EOFError as error:
@@ -173,7 +183,7 @@ class Worker:
 
     def _as_raised(self, kind: str, words: str) -> EnginegateError:
         found = getattr(errors, kind, WorkerFailed)
-        message = f"{self.name}: {words}"
+        message = words if words.startswith(self.name) else f"{self.name}: {words}"
         return found(message + self._last_words() if found is WorkerFailed else message)
 
     def _died(self, verb: str) -> WorkerFailed:

@@ -154,12 +154,12 @@ def test_a_plan_of_another_release_or_gpu_is_refused_unread(
         pass
 
 
-@pytest.mark.parametrize(("batch", "is_told"), [("1/8/64", True), ("64/64/64", False)])
+@pytest.mark.parametrize(("batch", "is_told"), [("1/8/64", True), ("8/8/8", False)])
 def test_fp8_that_needs_a_fixed_batch_is_told_the_remedy(batch: str, is_told: bool, make_spec: MakeSpec, tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     log.write_text("[ERROR] Failed to find fallback kernel. tactics.size() 24\n")
     spec = replace(make_spec("tensorrt"), batch=BatchProfile.parse(batch))
-    assert ("--batch 64/64/64" in str(_with_remedy(BuildFailed("no engine"), spec, log))) is is_told
+    assert ("--batch 8/8/8" in str(_with_remedy(BuildFailed("no engine"), spec, log))) is is_told
 
 
 def test_bytes_are_asked_by_what_a_release_has() -> None:
