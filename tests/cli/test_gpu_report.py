@@ -29,7 +29,7 @@ def reported(prepared):
     """The same folder with a report of each."""
     gate = prepared[0]
     whole = gate.command("gpu-report", "whole", "--out", "report", *QUICK, "--builders", "3", "--baselines", "stored", "--json")
-    skeleton = gate.command("gpu-report", "skeleton", "--out", "report-skeleton", *QUICK)
+    skeleton = gate.command("gpu-report", "skeleton", "--out", "report-skeleton", *QUICK, "--engines", "left")
     return gate, whole, skeleton
 
 
@@ -161,6 +161,15 @@ def test_a_refilled_graph_is_stored_as_what_it_is(prepared, tmp_path):
     assert record["onnx_sha256"] != exported
     assert exported in record["provenance"]["weights"]
     assert "centred_snr_db" not in record["figures"]
+
+
+def test_engine_files_are_left_where_they_were_asked_for_as_bench_takes_them(reported):
+    gate = reported[0]
+    names = {path.stem for path in (gate.folder / "left").iterdir()}
+    result = gate.command("bench", "left/small-clip-image-fp16-b1.onnx", "--processes", "3", "--quartets", "1", "--same-process", "--json")
+
+    assert names == {f"small-clip-image-{recipe}-b{batch}" for recipe in ("fp16", "linear") for batch in (1, 4)}
+    assert json.loads(result.stdout)["judgement"]["processes"] == 3
 
 
 def test_two_reports_are_compared_by_their_runs(reported):
