@@ -3,8 +3,9 @@
     python training/emoji_clip/train.py --out DIR
 
 Two CPU cores suffice, and `--device cuda` has a GPU do the products; every 25 steps a JSON line says how far it is. It leaves
-`emoji-clip.safetensors`, the weights in FP16, and `training.json`: seed, versions, time, and the zero-shot scores of the weights as stored. The same seed and versions on the same kind of
-processor give the same weights; elsewhere the last digits of sums differ, and with them the scores, by a point or so.
+`emoji-clip.safetensors`, the weights in FP16, and `training.json`: seed, versions, time, and the zero-shot scores of the weights as
+stored. The same seed and versions on the same kind of processor give the same weights; elsewhere the last digits of sums differ, and
+with them the scores, by a point or so.
 
 Every number below was chosen by runs of 384,000 drawings on a GPU, which ended at 30 to 32 % top-1 on the other studio's drawings
 whatever was varied. The run on two CPU cores that made the weights that ship, with --bfloat16, ended at 34.8 % after 37 minutes.
