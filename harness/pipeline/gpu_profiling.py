@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.pipeline.seeing import Pipeline
 
 _PARTS = 8  # kept in the line; the profiles hold the rest
+_HOW = Profiling(launches=18, warm_up=2)
 
 
 def with_gain(line: ReportLine, engine: EngineSpec, twin: EngineSpec | None, pipeline: Pipeline, folder: ReportFolder) -> ReportLine:
@@ -38,7 +39,7 @@ def _gain(engine: EngineSpec, twin: EngineSpec, pipeline: Pipeline, folder: Repo
     from harness.judge.gain import explain
 
     both = [Profilable(engine=pipeline.maker.engine(one), view=pipeline.graph(one.encoder, one.recipe)) for one in (twin, engine)]
-    profiles = profile_engines(both, Profiling())
+    profiles = profile_engines(both, _HOW)
     name = f"{engine.stem}-b{engine.batch.optimum}"
     for side, profile in zip("ab", profiles, strict=True):
         folder.keep_profile(f"{name}-{side}", profile)
