@@ -65,6 +65,7 @@ def add_gpu_report(commands: Any) -> None:
     command.add_argument("--quartets", type=_count, default=5, metavar="M", help="groups of four blocks in each (default %(default)s)")
     command.add_argument("--builders", type=_count, default=1, metavar="N", help="engines built at one time (default %(default)s)")
     command.add_argument("--baselines", type=Path, metavar="DIR", help="store figures that this folder lacks; refused in CI")
+    command.add_argument("--engines", type=Path, metavar="DIR", help="leave every engine file here, as build --out does")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built engines are kept")
     command.add_argument(
         "--study",
@@ -97,6 +98,7 @@ def gpu_report(options: argparse.Namespace) -> int:
         builders=options.builders,
         cache_dir=options.cache_dir,
         baselines=options.baselines,
+        engines=options.engines,
         command=("enginegate", *sys.argv[1:]),
         study=_studying(options),
     )

@@ -23,6 +23,7 @@ from harness.pipeline.gpu_runs import run_record
 from harness.pipeline.gpu_timing import CACHES, Outcome, WaveTimer
 from harness.pipeline.gpu_waves import Forecast, line_name, wanted_engines, waves
 from harness.pipeline.isolating import alike_gpus, gpu_of
+from harness.pipeline.leaving import left_engine
 from harness.pipeline.making import Maker, Progress
 from harness.pipeline.names import backend_of
 from harness.pipeline.prepared_graphs import PreparedGraphs
@@ -49,6 +50,7 @@ class Reporting:
         processes, quartets: of timings; see `Plan` and `TimingProtocol`.
         builders: engines built at one time. Builders choose kernels by timing them, so more than one on a GPU may choose worse.
         baselines: folder where figures that it lacks are stored; None to store none.
+        engines: folder where every engine file is left with its record, as `build --out` leaves it; None to leave them in the cache.
         command: the arguments, for the records of runs.
         study: in place of all that, study the noise of launch times with the FP16 engine of this encoder at the largest batch.
     """
@@ -63,6 +65,7 @@ class Reporting:
     builders: int
     cache_dir: Path | None
     baselines: Path | None = None
+    engines: Path | None = None
     command: tuple[str, ...] = ()
     study: Studying | None = None
 
@@ -136,8 +139,9 @@ def gpu_report(asked: Reporting, progress: Progress) -> Reported:
 
 class _Report:
     def __init__(self, asked: Reporting, progress: Progress) -> None:
-        if asked.out.exists() and not asked.out.is_dir():
-            raise UsageError(f"--out names {asked.out}, which is a file; expected a folder for the report")
+        for option, folder in (("--out", asked.out), ("--engines", asked.engines)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise UsageError(f"{option} names {folder}, which is a file; expected a folder")
         self._asked = asked
         self._progress = progress
         self._prepared = PreparedFolder(asked.prepared)
@@ -326,6 +330,8 @@ class _Report:
         line = self._lines[engine]
         if line.is_built and Stage.GRAPH not in line.done:
             self._keep(engine, self._looking.with_graph(line, engine, twin=self._built_twin(engine)))
+        if line.is_built and self._asked.engines is not None:
+            left_engine(self._pipeline, engine, self._asked.engines, stem=line_name(engine))
 
     def _try_out(self, engine: EngineSpec) -> None:
         line = self._lines[engine]

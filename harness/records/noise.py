@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.records.latency import LatencyJudgement
 
@@ -79,3 +80,4 @@ class NoiseStudy:
     noises: Mapping[str, Noise | None]
     injected: Mapping[str, float] = field(default_factory=dict[str, float])
     trace: Trace | None = None
+    schema: Literal["enginegate/noise/1"] = "enginegate/noise/1"

@@ -60,8 +60,8 @@ def _counted(figures: Floats, size: int, judged: LatencyJudgement) -> Counted:
     effect = effect_of(figures[: runs * size].reshape(runs, size))
     slower = int((effect.p_slower() <= judged.alpha).sum())
     passed = sum(status == Status.PASS for status in one_stage(effect, alpha=judged.alpha, delta=judged.delta))
-    bounds = rate_bounds(slower, runs, confidence=_CONFIDENCE)
-    return Counted(size=size, runs=runs, slower=slower, passed=passed, bounds=(bounds.low, bounds.high))
+    low, high = rate_bounds(slower, runs, confidence=_CONFIDENCE)
+    return Counted(size=size, runs=runs, slower=slower, passed=passed, bounds=(low, high))
 
 
 def _contrasts(process: ProcessBlocks) -> Floats:
