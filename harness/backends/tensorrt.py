@@ -228,8 +228,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     return engine
 
 
-def _said(logger: Any) -> str:
-    return "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+def _said(listener: Any) -> str:
+    return "\n".join(f"  {line}" for line in listener.errors) or "  nothing"
 
 
 def _memory(trt: ModuleType, engine: Any) -> EngineMemory:
