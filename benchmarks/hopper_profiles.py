@@ -348,16 +348,13 @@ def _build(row: Row, onnx: Path, out: Path) -> dict[str, Any]:
     """In a child: the plan and the layer table on disk, and what to note of them."""
     from harness.backends._nvinfer import build_plan
     from harness.errors import EnginegateError
-    from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+    from harness.records.spec import BatchProfile
 
     trt = _tensorrt()
-    # Of an engine the builder asks only its batch.
-    encoder, batch = EncoderSpec.parse("any/image"), BatchProfile.parse(row.bounds)
-    engine = EngineSpec(encoder=encoder, recipe=Recipe.FP16, backend="tensorrt", batch=batch)
     log = _log_path(out, row)
     with _source(row, onnx) as source:
         try:
-            plan = build_plan(trt, source, engine, log, _nothing_more)
+            plan = build_plan(trt, source, BatchProfile.parse(row.bounds), log, _nothing_more)
         except EnginegateError as error:
             return {"ok": False, "error": str(error)}
     path = _plan_path(out, row)

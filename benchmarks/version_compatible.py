@@ -132,7 +132,8 @@ def _build(asked: dict[str, Any]) -> dict[str, Any]:
             config.set_flag(without_runtime)
 
     source = Path(asked["prepared"]) / f"emoji-clip-text-{asked['recipe']}.onnx"
-    plan = build_plan(trt, source, _spec(asked), folder / "build.log", configure)
+    spec = _spec(asked)
+    plan = build_plan(trt, source, spec.batch, folder / "build.log", configure, options=spec.options)
     (folder / "engine.engine").write_bytes(plan.content)
     gpu = find_gpu().gpu
     facts = {
@@ -141,7 +142,7 @@ def _build(asked: dict[str, Any]) -> dict[str, Any]:
         "plan_bytes": (folder / "engine.engine").stat().st_size,
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    return {**facts, "options": asdict(_spec(asked).options)}
+    return {**facts, "options": asdict(spec.options)}
 
 
 def _run(asked: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,12 @@ import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.machine import Gpu
-from harness.records.observations import Tensors
+from harness.records.observations import LayerRow, Tensors
+from harness.records.profile import Ceilings
 from harness.records.spec import EngineSpec
 
 Feed = Any  # a session's own handle on uploaded inputs; opaque to everyone else
+LayerMilliseconds = tuple[tuple[str, float], ...]  # one launch, layer by layer
 
 
 class Action(StrEnum):
@@ -42,6 +44,7 @@ class Capability(StrEnum):
     BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph, such as a workspace
     TIMES_KERNELS = "times_kernels"  # its builder chooses kernels by timing them, so that a timing cache spares it some
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,10 @@ class DeviceBound(Protocol):
 
     def gpu(self) -> Gpu | None:
         """The GPU it uses here; None without one."""
+        ...
+
+    def gpus(self) -> Sequence[Gpu]:
+        """Every GPU that it could use here, the one that it uses first."""
         ...
 
     def library_path(self) -> Path | None:
@@ -156,6 +163,57 @@ class DeviceTimed(Protocol):
         Args:
             cold: push everything out of the device's caches before each launch, outside of its time.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledLaunches:
+    """What a profiler told.
+
+    Attributes:
+        launches: of each launch, the layers in the order in which they were told.
+        rows: the layers of a launch as rows of a layer table, where the profiler says what they are.
+        inspector: what the engine says of its layers, as JSON of the engine inspector, where it has one.
+    """
+
+    launches: tuple[LayerMilliseconds, ...]
+    rows: tuple[LayerRow, ...] = ()
+    inspector: str | None = None
+
+
+@runtime_checkable
+class LayerTimed(Protocol):
+    """A session that can say how long each layer of a launch takes. That slows launches down, so nothing is timed meanwhile."""
+
+    @property
+    def layer_clock(self) -> str:
+        """Who times the layers, for people: `TensorRT's IProfiler`."""
+        ...
+
+    def profile(self, feed: Feed, launches: int) -> ProfiledLaunches:
+        """Launch so often, each time waiting for the end."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A backend that can measure how fast its device is at best."""
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """Measured now; what cannot be measured is None, with the reason in words.
+
+        Args:
+            folder: for files that measuring needs.
+        """
+        ...
+
+
+@runtime_checkable
+class Delayable(Protocol):
+    """A session whose device can be made slower by a known amount, to show that a slow-down of that size is found."""
+
+    def delay(self, feed: Feed, delay_ms: float) -> float:
+        """Have each launch of `feed` last longer by so many milliseconds; by how many it does, as its device measured them."""
         ...
 
 

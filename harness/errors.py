@@ -71,6 +71,12 @@ class UnusableEngine(UsageError):
     code = "unusable_engine"
 
 
+class UnusableProfile(UsageError):
+    """A file named as a profile of an engine that holds none."""
+
+    code = "unusable_profile"
+
+
 class UnusablePrepared(UsageError):
     """A folder of prepared encoders without its manifest, with altered files, or of another report than the one it is to go on with."""
 

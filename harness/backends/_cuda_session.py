@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from harness.backends._cuda import Cuda
+from harness.backends._cuda_spin import Spin, captured
 from harness.backends._dlpack import GivenArray, SharedArray, taken
 from harness.backends._inputs import require_inputs
+from harness.backends._layer_profiler import new_profiler
 from harness.backends._nvinfer import logger_of, means_out_of_memory
-from harness.contracts import InputPort
+from harness.contracts import InputPort, LayerMilliseconds, ProfiledLaunches
 from harness.errors import EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile
@@ -27,10 +29,12 @@ _TIMES_THE_CACHE = 2
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class CudaFeed:
-    """Buffers of one batch, by tensor name. `graph` is what a launch replays, once it was captured.
+    """Buffers of one batch, by tensor name.
 
     Attributes:
         given: inputs that somebody else owns; all other addresses are ours, and freed with the feed.
+        graph: what a launch replays, once it was captured.
+        spin_ns: for how long each launch waits at its end; None where nobody slowed it down.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -40,6 +44,7 @@ class CudaFeed:
     graph: Any = None
     context: Any = None
     is_launched: bool = False
+    spin_ns: int | None = None
 
 
 class TensorRtSession:
@@ -50,6 +55,7 @@ class TensorRtSession:
     """
 
     clock = "CUDA events"
+    layer_clock = "TensorRT's IProfiler, plain launches"
 
     def __init__(self, trt: ModuleType, engine: Any, batch: BatchProfile, device_uuid: str) -> None:
         self.device_uuid = device_uuid
@@ -61,6 +67,7 @@ class TensorRtSession:
         self._finalizers: list[weakref.finalize[Any, Any]] = []
         self._events: list[Any] = []
         self._flush: tuple[int, int] | None = None
+        self._spin: Spin | None = None
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self._outputs = [name for name in names if name not in self._inputs]
@@ -134,7 +141,7 @@ class TensorRtSession:
             if self._bound is not feed:
                 self._bind(self._context, feed)
                 self._bound = feed
-            self._enqueue(self._context)
+            self._enqueue(self._context, feed)
         feed.is_launched = True
 
     def download(self, feed: CudaFeed) -> Tensors:
@@ -154,14 +161,24 @@ class TensorRtSession:
         try:
             context = self._new_context()
             self._bind(context, feed)
-            self._enqueue(context)  # the first launch does work that no graph can hold
+            self._enqueue(context, feed)  # the first launch does work that no graph can hold
             self._wait()
-            graph = self._captured(context)
+            self._capture(feed, context)
         except EnginegateError as error:
             return f"no graph was captured: {error}"
-        feed.graph, feed.context = graph, context
-        self._finalizers.append(weakref.finalize(feed, self._drop_graph, graph, context))
         return None
+
+    def delay(self, feed: CudaFeed, delay_ms: float) -> float:
+        """Have each launch of `feed` end with a kernel that waits, in its graph where it has one; how long that takes, in milliseconds.
+
+        Raises:
+            InvalidMeasurement: the driver does not take the kernel.
+        """
+        self._spin = self._spin or Spin(self._cuda, self._stream)
+        feed.spin_ns, taken_ms = self._spin.calibrated(delay_ms)
+        if feed.graph is not None:
+            self._capture(feed, feed.context)
+        return taken_ms
 
     def time_launches(self, feed: CudaFeed, launches: int, *, cold: bool) -> tuple[float, ...]:
         """Milliseconds of each launch between events on the stream."""
@@ -177,6 +194,19 @@ class TensorRtSession:
             self._cuda("cudaEventRecord", end, self._stream)
         self._wait()
         return tuple(float(self._cuda("cudaEventElapsedTime", start, end)) for start, end in pairs)
+
+    def profile(self, feed: CudaFeed, launches: int) -> ProfiledLaunches:
+        """Milliseconds of each layer of so many plain launches, in a context of their own, which is gone afterwards.
+
+        Raises:
+            InvalidMeasurement: TensorRT refuses, or tells no times.
+        """
+        context, profiler = self._new_context(), new_profiler(self._trt)
+        self._bind(context, feed)
+        context.profiler = profiler  # from here on an enqueue returns when its launch is over and its layers' times are told
+        told = tuple(self._profiled(context, feed, profiler) for _ in range(launches))
+        inspected = self._engine.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return ProfiledLaunches(launches=told, inspector=inspected)
 
     def close(self) -> None:
         """Free all, in the order in which one thing needs the other; a broken context frees nothing and is left to its process."""
@@ -233,20 +263,24 @@ class TensorRtSession:
             if not context.set_tensor_address(name, address):
                 raise self._refused(f"refused the buffer of {name}")
 
-    def _enqueue(self, context: Any) -> None:
+    def _enqueue(self, context: Any, feed: CudaFeed) -> None:
         if not context.execute_async_v3(self._handle):
             raise self._refused("refused to launch the engine")
+        if feed.spin_ns is not None and self._spin is not None:
+            self._spin.launch(feed.spin_ns)
 
-    def _captured(self, context: Any) -> Any:
-        cuda = self._cuda
-        cuda("cudaStreamBeginCapture", self._stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
-        try:
-            self._enqueue(context)
-        except EnginegateError:
-            cuda.runtime.cudaStreamEndCapture(self._stream)
-            cuda.runtime.cudaGetLastError()  # what a broken capture leaves would be taken for the next call's error
-            raise
-        return cuda("cudaGraphInstantiate", cuda("cudaStreamEndCapture", self._stream), 0)
+    def _profiled(self, context: Any, feed: CudaFeed, profiler: Any) -> LayerMilliseconds:
+        self._enqueue(context, feed)
+        self._wait()
+        told = profiler.taken()
+        if not told:
+            raise self._refused("told no layer times")
+        return told
+
+    def _capture(self, feed: CudaFeed, context: Any) -> None:
+        graph = captured(self._cuda, self._stream, lambda: self._enqueue(context, feed))
+        feed.graph, feed.context = graph, context
+        self._finalizers.append(weakref.finalize(feed, self._drop_graph, graph, context))
 
     def _drop_graph(self, graph: Any, _context: Any) -> None:
         """The context is an argument so that it lives as long as the graph that replays it."""

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from harness.backends._builder_options import TimingCache, apply_options, new_monitor
 from harness.contracts import Say
 from harness.errors import BuildFailed, EnginegateError, OutOfDeviceMemory, UnsupportedTarget, UnusableGraph
-from harness.records.spec import BatchProfile, EngineSpec
+from harness.records.spec import BatchProfile, BuildOptions
 
 TAIL_LINES = 12  # of the vendor's log, kept for a message: enough for its error and what led there
 
@@ -33,7 +33,7 @@ _building = threading.Lock()
 
 Configure = Callable[[Any], None]
 
-
+_PLAIN = BuildOptions()
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|Requested amount of GPU memory", re.IGNORECASE)
 
 
@@ -73,16 +73,26 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def build_plan(trt: ModuleType, source: Path, engine: EngineSpec, log_path: Path, configure: Configure, say: Say | None = None) -> Plan:
+def build_plan(
+    trt: ModuleType,
+    source: Path,
+    batch: BatchProfile,
+    log_path: Path,
+    configure: Configure,
+    say: Say | None = None,
+    *,
+    options: BuildOptions = _PLAIN,
+) -> Plan:
     """Compile an ONNX file.
 
     Args:
         trt: the vendor's module.
         source: the ONNX file.
-        engine: its batch is the length of the first axis of every input; its options are what the builder is asked.
+        batch: length of the first axis of every input.
         log_path: where everything the vendor says is written.
         configure: sets what the two products set differently on the builder's config.
         say: called with how far the build is.
+        options: what else the builder is asked.
 
     Raises:
         UnsupportedOption, UnusableTimingCache: something that the builder was asked.
@@ -92,7 +102,7 @@ def build_plan(trt: ModuleType, source: Path, engine: EngineSpec, log_path: Path
     """
     with _logged(trt, log_path) as (logger, log):
         try:
-            plan = _compile(trt, source, engine, logger, log, configure, say)
+            plan = _compile(trt, source, batch, logger, log, configure, say, options)
         except EnginegateError:
             raise
         # The bindings raise plain Python types from C++, and each of them means that there is no engine.
@@ -106,7 +116,14 @@ def build_plan(trt: ModuleType, source: Path, engine: EngineSpec, log_path: Path
 
 
 def _compile(
-    trt: ModuleType, source: Path, engine: EngineSpec, logger: Any, log: BuildLog, configure: Configure, say: Say | None
+    trt: ModuleType,
+    source: Path,
+    batch: BatchProfile,
+    logger: Any,
+    log: BuildLog,
+    configure: Configure,
+    say: Say | None,
+    options: BuildOptions,
 ) -> Plan | None:
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
@@ -115,12 +132,12 @@ def _compile(
     # Without it the log holds no layer table.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     configure(config)
-    apply_options(trt, config, engine.options)
-    times = TimingCache(trt, config, Path(engine.options.timing_cache)) if engine.options.timing_cache else None
+    apply_options(trt, config, options)
+    times = TimingCache(trt, config, Path(options.timing_cache)) if options.timing_cache else None
     monitor = new_monitor(trt, say) if say is not None else None  # held here, since it must outlive the build
     if monitor is not None:
         config.progress_monitor = monitor
-    _add_profile(builder, config, network, engine.batch, source)
+    _add_profile(builder, config, network, batch, source)
     content = builder.build_serialized_network(network, config)
     if content is None:
         return None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.backends import _tensorrt_library as library
+from harness.backends._copy_rate import copy_gbps
 from harness.backends._cuda import find_gpu
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
+from harness.backends._product_rate import SIDE, product_tflops
 from harness.contracts import Action, Capability, Say
 from harness.errors import (
     BuildFailed,
+    EnginegateError,
     HostCodeRefused,
     MissingDevice,
     MissingLibrary,
@@ -27,6 +30,7 @@ from harness.errors import (
 )
 from harness.records.artifacts import BuiltFiles, EngineArtifact, EngineMemory
 from harness.records.machine import Gpu
+from harness.records.profile import Ceilings
 from harness.records.spec import BuildOptions, EngineSpec
 
 # Whether plans that carry code for the host may be loaded is said by whoever owns the machine, and inherited by its workers.
@@ -51,6 +55,7 @@ class TensorRtBackend:
         {
             Capability.FP8,
             Capability.LAYER_TABLE,
+            Capability.LAYER_TIMES,
             Capability.MEMORY_FIGURES,
             Capability.NEEDS_ISOLATION,
             Capability.BUILD_OPTIONS,
@@ -74,6 +79,10 @@ class TensorRtBackend:
     def gpu(self) -> Gpu | None:
         """The first GPU that CUDA shows; `CUDA_VISIBLE_DEVICES` chooses it."""
         return find_gpu().gpu
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """All that CUDA shows, in its order."""
+        return find_gpu().all_gpus
 
     def library_path(self) -> Path | None:
         """The builder looks for its kernels where the loader looks."""
@@ -113,7 +122,7 @@ class TensorRtBackend:
         gpu = _require_gpu(engine)
         trt = library.load()
         try:
-            plan = build_plan(trt, source, engine, folder / LOG_FILE, _nothing_more, self._say)
+            plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, _nothing_more, self._say, options=engine.options)
         except BuildFailed as error:
             raise _with_remedy(error, engine, folder / LOG_FILE) from error
         with (folder / ENGINE_FILE).open("wb") as file:
@@ -144,6 +153,38 @@ class TensorRtBackend:
             yield session
         finally:
             session.close()
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """What this GPU reaches at best: copies of its own memory, and one large product of either type, built and run here.
+
+        Raises:
+            MissingDevice: no driver or no GPU.
+        """
+        found = find_gpu()
+        why_not = _why_no_gpu()
+        if why_not is not None or found.gpu is None:
+            raise MissingDevice(f"{self.name}: {why_not}")
+        return _measured_ceilings(library.load(), folder, found.gpu)
+
+
+def _measured_ceilings(trt: ModuleType, folder: Path, gpu: Gpu) -> Ceilings:
+    def product(fp8: bool) -> float:
+        return product_tflops(trt, folder, lambda plan: _deserialized(trt, plan, plan.read_bytes(), BuildOptions()), gpu.uuid, fp8=fp8)
+
+    square = f"one product of {SIDE} by {SIDE} matrices, built and profiled by TensorRT {library.version()}"
+    ways: dict[str, tuple[Callable[[], float], str]] = {
+        "copy_gbps": (copy_gbps, "copies of 1 GiB within the GPU, bytes read and bytes written"),
+        "fp16_tflops": (lambda: product(False), square),
+        "fp8_tflops": (lambda: product(True), square),
+    }
+    figures: dict[str, float] = {}
+    words: dict[str, str] = {}
+    for name, (measure, way) in ways.items():
+        try:
+            figures[name], words[name] = measure(), way
+        except EnginegateError as error:  # what this GPU or release cannot do leaves the others theirs
+            words[name] = f"not measured: {error}"
+    return Ceilings(**figures, words=words)
 
 
 def _why_no_gpu() -> str | None:

@@ -64,7 +64,7 @@ class TensorRtRtxBackend:
         """
         trt = need(MODULE, extra="rtx", to="compile for a GPU")
         capability = _capability(trt, engine)
-        plan = build_plan(trt, source, engine, folder / LOG_FILE, partial(_aim_at, capability))
+        plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, partial(_aim_at, capability), options=engine.options)
         with (folder / ENGINE_FILE).open("wb") as file:
             file.write(plan.content)
         return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE, notes=plan.notes)

@@ -32,19 +32,35 @@ def gpu_of(backend: Backend) -> Gpu | None:
     return backend.gpu() if isinstance(backend, DeviceBound) else None
 
 
+def alike_gpus(backend: Backend) -> tuple[Gpu, ...]:
+    """The GPU that a backend's engines are bound to and run on, and others of this machine that build the same engines."""
+    gpu = gpu_of(backend)
+    if gpu is None or not isinstance(backend, DeviceBound):
+        return ()
+    return (gpu, *(other for other in backend.gpus() if other != gpu and str(other) == str(gpu)))
+
+
 def machine_class_of(spec: EngineSpec) -> str:
     """Which machines' figures of this engine are comparable with this one's."""
     return machine_class(spec.target, gpu_of(backend_of(spec.backend)))
 
 
 def built_apart(
-    backend: Backend, source: Path, spec: EngineSpec, folder: Path, *, limit_s: float = BUILD_S, say: Say | None = None
+    backend: Backend,
+    source: Path,
+    spec: EngineSpec,
+    folder: Path,
+    *,
+    limit_s: float = BUILD_S,
+    say: Say | None = None,
+    gpu: str | None = None,
 ) -> BuiltFiles:
     """What the backend's build left in `folder`, by a worker where the backend needs one, and what it took of the host's memory.
 
     Args:
         limit_s: seconds that the build may take in a worker.
         say: called with how far it is, where the backend tells.
+        gpu: UUID of the GPU to build on; None leaves the choice to the backend.
 
     Raises:
         BuildFailed: the worker died, hung or babbled, with the last lines of the build's log; or what the build itself raises.
@@ -57,7 +73,7 @@ def built_apart(
     asked = EngineArtifact(spec=spec, source=None, backend_version="", path=None, sha256=None, plan_bytes=None, build_seconds=0.0)
     library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
     try:
-        with Worker(spec.id, library_path=library_path) as worker:
+        with Worker(spec.id, library_path=library_path, gpu=gpu) as worker:
             plain = engine_to_plain(asked)
             left = worker.ask("build", timeout_s=limit_s, say=say, source=str(source), engine=plain, folder=str(folder))
     except WorkerFailed as error:

@@ -150,14 +150,17 @@ class Maker:
         self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
         self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
-    def engine(self, spec: EngineSpec) -> EngineArtifact:
+    def engine(self, spec: EngineSpec, *, gpu: str | None = None) -> EngineArtifact:
         """The built engine.
+
+        Args:
+            gpu: UUID of the GPU to build it on, where it is not built yet; None leaves the choice to the backend.
 
         Raises:
             UnsupportedTarget: the backend compiles for a GPU and none is named, or that GPU cannot have it.
             MissingLibrary: the backend cannot build here, in its own words.
         """
-        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec))
+        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
 
     def stand_in(self, spec: EngineSpec) -> StandIn:
@@ -293,18 +296,18 @@ class Maker:
             **spec.options.made_from,
             "code": code_digest("harness.backends"),
         }
-        if (gpu := gpu_of(backend)) is not None:
-            made_from["gpu"] = gpu.machine_class
+        if (bound := gpu_of(backend)) is not None:
+            made_from["gpu"] = bound.machine_class
         return made_from
 
-    def _engine(self, spec: EngineSpec) -> EngineArtifact:
+    def _engine(self, spec: EngineSpec, gpu: str | None) -> EngineArtifact:
         backend = backend_of(spec.backend)
         _require_possible(backend, spec)
         source = self.onnx(spec.encoder, spec.recipe)
 
         def build(folder: Path) -> Mapping[str, Any]:
             with self._progress(f"building {spec.id}") as say:
-                return to_plain(built_apart(backend, source.path, spec, folder, say=say))
+                return to_plain(built_apart(backend, source.path, spec, folder, say=say, gpu=gpu))
 
         entry = self._cache.fetch("engine", self._engine_made_from(spec, backend), build)
         built = _facts(BuiltFiles, entry)

@@ -11,6 +11,7 @@ from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_judgements, ratio_seen
 from harness.pipeline.pairing import Pair, Plan, measure
+from harness.pipeline.slower import with_slower_layers
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
 from harness.records.spec import EngineSpec, Recipe
@@ -136,12 +137,19 @@ class Pacing:
             with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
         judged = ratio_judgements(gates, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
+        judged = {name: self._explained(judged[name], pairs[by_id[name]], plan) for name in gates}
         return {
             by_id[name]: _paced(
                 by_id[name], _with_command(judged[name], by_id[name], gates[name], plan), seen[name], first[name], second.get(name)
             )
             for name in gates
         }
+
+    def _explained(self, judgement: Judgement, pair: Pair, plan: Plan) -> Judgement:
+        if judgement.status is not Status.FAIL or self._is_approving:
+            return judgement
+        with self._maker.working(f"looking for what got slower in {pair[1].spec.id}"):
+            return with_slower_layers(judgement, pair, rows=plan.rows, threads=plan.threads)
 
     def _plan(self, pairs: Mapping[EngineSpec, Pair], lines: Sequence[Margin]) -> Plan:
         processes = max(line.processes for line in lines) * (APPROVING_TIMES if self._is_approving else 1)

@@ -60,6 +60,15 @@ def read_left_engine(path: Path) -> EngineArtifact:
     )
 
 
+def left_graph_sha256(path: Path) -> str | None:
+    """What the record beside an engine says of the ONNX file that it was built from.
+
+    Raises:
+        UnusableEngine: the file or its record is missing or unreadable.
+    """
+    return _record(path, path.with_suffix(".json")).engine.onnx_sha256
+
+
 def _recipe(name: str, record_path: Path) -> Recipe:
     try:
         return Recipe(name)

@@ -15,18 +15,35 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, Backend, DeviceTimed, Feed, InputPort, NamesRefusals, Say, SelfDescribed, Session, TellsProgress
+from harness.contracts import (
+    Action,
+    Backend,
+    Delayable,
+    DeviceTimed,
+    Feed,
+    InputPort,
+    Limited,
+    NamesRefusals,
+    Say,
+    SelfDescribed,
+    Session,
+    TellsProgress,
+)
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
-from harness.measure.blocks import clock_of, time_block, warm_up
+from harness.measure.blocks import clock_of, launches_a_block, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
+from harness.measure.delay import DelayedSession
 from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
+from harness.measure.layer_times import profiled
+from harness.measure.ranges import named
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import EncoderInputs, Tensors
 from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
@@ -36,6 +53,8 @@ SO_FAR = "so far"
 
 # Token ids below this exist in every tokenizer of the CLIP family; a launch takes as long with one as with another.
 _FIRST_TOKENS = 256
+# How long an engine runs, and in blocks of what length, before its launches are taken for what they are under load.
+_LOAD_S, _LOAD_BLOCK_MS = 0.5, 100.0
 
 
 def serve(channel: Any) -> None:
@@ -69,6 +88,7 @@ def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
 class _Opened:
     session: Session
     feed: Feed
+    launched: str
 
 
 class Desk:
@@ -115,14 +135,15 @@ class Desk:
         load_ms = (time.perf_counter() - started) * 1e3
         ports = _ports(session, artifact.spec)
         feed = session.upload(seeded_rows(ports, rows, seed))
-        self._opened[key] = _Opened(session, feed)
+        device = _device(session, feed, graph=graph)
+        self._opened[key] = _Opened(session, feed, device["graph"])
         return {
             "load_ms": load_ms,
             "ports": [str(port) for port in ports],
             "backend_version": backend.version,
             "clock": clock_of(session),
             "peak_before_bytes": before,
-            **_device(session, feed, graph=graph),
+            **device,
         }
 
     def embed(self, engine: dict[str, Any], name: str, rows: str, out: str) -> None:
@@ -174,9 +195,43 @@ class Desk:
         policy = TimingProtocol(**{**protocol, "cache": Cache(protocol["cache"])})
         return asdict(warm_up(lambda launches: self._timed(key, launches, policy.cache), policy))
 
+    def profile(self, key: str, name: str, rows: int, launches: int, warm_up: int) -> dict[str, Any]:
+        """How long each layer of an opened engine takes; see `measure.layer_times.profiled`."""
+        opened = self._opened[key]
+        seen = profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up, launched=opened.launched)
+        return asdict(seen)
+
+    def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
+        """How fast a backend's device is at best."""
+        limited = get_backend(backend)
+        if not isinstance(limited, Limited):
+            raise UnusableInputs(f"backend {backend} does not measure how fast its device is at best")
+        return asdict(limited.ceilings(Path(folder)))
+
     def time(self, key: str, launches: int, cache: str) -> list[float]:
         """Milliseconds of each launch of one block."""
-        return list(self._timed(key, launches, Cache(cache)))
+        with named(f"{key}: {launches} timed launches, {cache}"):  # around the block, and nothing between its launches
+            return list(self._timed(key, launches, Cache(cache)))
+
+    def delay(self, key: str, share: float) -> dict[str, float]:
+        """Make the engine's launches longer by a share of what they take under load; what that is, in milliseconds, and what it became."""
+        opened = self._opened[key]
+        launch_ms = self._launch_ms_under_load(key)
+        session = opened.session
+        if not isinstance(session, Delayable):
+            session = DelayedSession(session)
+            self._opened[key] = _Opened(session, opened.feed, opened.launched)
+        return {"launch_ms": launch_ms, "delay_ms": session.delay(opened.feed, share * launch_ms)}
+
+    def _launch_ms_under_load(self, key: str) -> float:
+        """Of an engine that has run long enough for clocks to fall: what a warm-up of a few windows sees is not what blocks see."""
+        end = time.monotonic() + _LOAD_S
+        launches = 1
+        while True:
+            ms = median(self._timed(key, launches, Cache.HOT))
+            if time.monotonic() >= end:
+                return ms
+            launches = launches_a_block(ms, _LOAD_BLOCK_MS)
 
     def loaded(self) -> list[str]:
         """Names of the modules it has imported."""

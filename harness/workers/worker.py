@@ -64,6 +64,7 @@ class Worker:
         python: interpreter of another environment; None is this one.
         start_s: seconds until it must have answered its first question.
         library_path: folder of shared libraries that its loader must know from the start.
+        gpu: UUID of the only GPU that CUDA shows to it; None leaves it those that this process sees.
 
     Raises:
         UnknownEnvironment: `python` is not there, is no Python, or is too old.
@@ -73,7 +74,15 @@ class Worker:
 
     _begin = staticmethod(_begin_serving)
 
-    def __init__(self, name: str, *, python: Path | None = None, start_s: float = START_S, library_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        python: Path | None = None,
+        start_s: float = START_S,
+        library_path: Path | None = None,
+        gpu: str | None = None,
+    ) -> None:
         self.name = name
         self._number = 0
         if python is not None:
@@ -83,7 +92,7 @@ class Worker:
         # A group of its own, since execnet ends whole groups.
         self._group = execnet.Group()
         try:
-            self._start(python, start_s, library_path)
+            self._start(_gateway_spec(python, library_path, gpu), python, start_s)
             self.about: dict[str, Any] = self.ask("hello", timeout_s=start_s)
         except BaseException:
             self.close()
@@ -137,8 +146,8 @@ class Worker:
         atexit.unregister(self._group._cleanup_atexit)
         self._stderr.unlink(missing_ok=True)
 
-    def _start(self, python: Path | None, start_s: float, library_path: Path | None) -> None:
-        self._gateway = _gateway(self._group, self.name, python, library_path)
+    def _start(self, spec: str, python: Path | None, start_s: float) -> None:
+        self._gateway = _gateway(self._group, self.name, spec)
         self._channel = self._gateway.remote_exec(self._begin, house=str(Path(harness.__file__).parent), stderr=str(self._stderr))
         answer = self._receive("start", start_s)
         if isinstance(answer, list) and answer[:1] == ["missing"]:
@@ -238,7 +247,7 @@ def _python_version(python: str, timeout_s: float) -> tuple[int, int]:
     return version
 
 
-def _gateway(group: execnet.Group, name: str, python: Path | None, library_path: Path | None) -> execnet.Gateway:
+def _gateway_spec(python: Path | None, library_path: Path | None, gpu: str | None) -> str:
     spec = "popen//execmodel=main_thread_only"
     if library_path is not None:
         # A loader reads this when its process starts, and never again.
@@ -247,6 +256,11 @@ def _gateway(group: execnet.Group, name: str, python: Path | None, library_path:
         spec += f"//python=env {setting} {shlex.quote(os.path.abspath(python or sys.executable))}"
     elif python is not None:
         spec += f"//python={shlex.quote(os.path.abspath(python))}"
+    # Set before any of our code runs there, and so before CUDA starts and reads it.
+    return spec if gpu is None else f"{spec}//env:CUDA_VISIBLE_DEVICES={gpu}"
+
+
+def _gateway(group: execnet.Group, name: str, spec: str) -> execnet.Gateway:
     try:
         return group.makegateway(spec)
     # execnet asserts that the first byte is its own, and meets closed pipes where nothing starts.

@@ -127,3 +127,26 @@ def test_an_engine_that_breaks_its_processes_is_found_by_timing_each_alone(plans
 
 def test_an_engine_that_nobody_planned_is_timed_alone(plans):
     assert run(planned=(TEXT,)).of(IMAGE).judgement.status is Status.PASS
+
+
+def test_only_a_gate_that_fails_is_looked_into_for_slower_layers(plans, monkeypatch):
+    looked = []
+
+    def told(judgement, pair, *, rows, threads):
+        looked.append((pair[1].spec, rows, threads))
+        return replace(judgement, reason=f"{judgement.reason}; these layers")
+
+    monkeypatch.setattr(pacing, "with_slower_layers", told)
+    plans[0].ratios = {IMAGE.id: 4.0, TEXT.id: 2.0}
+    gates = run()
+    failed = gates.of(IMAGE).judgement
+    assert failed.status is Status.FAIL
+    assert "; these layers; repeat: " in failed.reason
+    assert gates.of(TEXT).judgement.status is Status.PASS
+    assert looked == [(IMAGE, 1, pacing.TIMING_THREADS)]
+
+
+def test_a_run_that_approves_looks_into_nothing(plans, monkeypatch):
+    monkeypatch.setattr(pacing, "with_slower_layers", lambda *_, **__: pytest.fail("looked"))
+    plans[0].ratios = {IMAGE.id: 4.0, TEXT.id: 4.0}
+    assert run(is_approving=True).of(IMAGE).judgement.status is Status.FAIL
