@@ -184,7 +184,7 @@ def test_two_reports_are_compared_by_their_runs(reported):
 def test_accuracy_of_a_run_is_judged_again_without_an_engine(reported):
     result = reported[0].command("judge", "report/runs/b4", "--json")
 
-    assert {one["metric"] for one in json.loads(result.stdout)["gates"]} >= {"finite", "cosine_min", "centred_snr_db"}
+    assert {one["now"]["metric"] for one in json.loads(result.stdout)["gates"]} >= {"finite", "cosine_min", "centred_snr_db"}
 
 
 def test_baselines_are_not_written_where_nobody_looks(prepared, tmp_path, monkeypatch):
