@@ -39,6 +39,7 @@ class Capability(StrEnum):
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAUNCHES_AT_ONCE = "launches_at_once"  # several threads may use one session, each with feeds of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

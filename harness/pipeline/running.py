@@ -1,25 +1,52 @@
-"""Runs engines on batches of a suite's own. Each engine is loaded once, each batch launched once."""
+"""Runs engines: on all evaluation rows, and on batches of a suite's own, each engine loaded once for those and each batch launched once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measure.embeddings import read_batch, run_batch
+from harness.contracts import Capability
+from harness.measure.embeddings import embed, read_batch, run_batch
+from harness.measure.machine import usable_cpus
 from harness.pipeline.making import Maker, Once
 from harness.pipeline.names import backend_of
 
 if TYPE_CHECKING:
     from harness.contracts import Session
+    from harness.records.artifacts import EngineArtifact
+    from harness.records.observations import Embeddings, EncoderInputs
     from harness.records.spec import EngineSpec
 
 Rows = NDArray[np.generic]
 Embedded = NDArray[np.floating]
+
+
+def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
+    """The engine's embeddings of all inputs.
+
+    Raises:
+        OutsideProfile, InvalidMeasurement: as `embed` does.
+    """
+    at_once = usable_cpus() if _takes_several(engine.spec) else 1
+    with opened(engine) as session:
+        return embed(session, inputs, profile=engine.spec.batch, made_by=engine.spec.id, at_once=at_once)
+
+
+def opened(engine: EngineArtifact) -> AbstractContextManager[Session]:
+    """A session for rows. Where batches can run side by side each has one thread: little of a CPU's FP8 runs on several.
+
+    Its rows then depend neither on the number of processors nor on who launches them: with threads go places to cut, and roundings.
+    """
+    return backend_of(engine.spec.backend).open(engine, threads=1 if _takes_several(engine.spec) else None)
+
+
+def _takes_several(spec: EngineSpec) -> bool:
+    return Capability.LAUNCHES_AT_ONCE in backend_of(spec.backend).capabilities
 
 
 class Runner:
@@ -54,7 +81,7 @@ class Runner:
     def reloaded(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         """One launch by the engine loaded from its file once more."""
         self._rows_run[spec] += len(rows)
-        with backend_of(spec.backend).open(self._maker.engine(spec)) as session:
+        with opened(self._maker.engine(spec)) as session:
             return run_batch(session, {name: rows}, made_by=spec.id)
 
     def rows_run(self, spec: EngineSpec) -> int:
@@ -66,7 +93,7 @@ class Runner:
         self._stack.close()
 
     def _session(self, spec: EngineSpec) -> Session:
-        return self._once(("session", spec), lambda: self._stack.enter_context(backend_of(spec.backend).open(self._maker.engine(spec))))
+        return self._once(("session", spec), lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
 
     def _run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         session = self._session(spec)
