@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Rows = NDArray[np.generic]
 Embedded = NDArray[np.floating]
 
+MOST_AT_ONCE = 8  # batches; each holds activations of its own, which of a large encoder are hundreds of megabytes
+
 
 def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
     """The engine's embeddings of all inputs.
@@ -32,7 +34,7 @@ def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
     Raises:
         OutsideProfile, InvalidMeasurement: as `embed` does.
     """
-    at_once = usable_cpus() if _takes_several(engine.spec) else 1
+    at_once = min(usable_cpus(), MOST_AT_ONCE) if _takes_several(engine.spec) else 1
     with opened(engine) as session:
         return embed(session, inputs, profile=engine.spec.batch, made_by=engine.spec.id, at_once=at_once)
 
@@ -40,7 +42,7 @@ def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
 def opened(engine: EngineArtifact) -> AbstractContextManager[Session]:
     """A session for rows. Where batches can run side by side each has one thread: little of a CPU's FP8 runs on several.
 
-    Its rows then depend neither on the number of processors nor on who launches them: with threads go places to cut, and roundings.
+    Its rows then depend neither on the number of processors, by which products are cut and so rounded, nor on who launches them.
     """
     return backend_of(engine.spec.backend).open(engine, threads=1 if _takes_several(engine.spec) else None)
 
