@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from harness.errors import MissingLibrary, UnsupportedTarget
+from harness.contracts import Action, Capability, NamesRefusals, Say
+from harness.errors import EnginegateError, MissingLibrary, NeedsFixedBatch, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from harness.prepare.dataset import Dataset
 
 Made = TypeVar("Made")
-Progress = Callable[[str], AbstractContextManager[None]]
+# What is being done, as a context; what it gives says how far it is, where anyone listens.
+Progress = Callable[[str], AbstractContextManager[Say | None]]
 
 # Libraries whose version changes what preparation makes, and what inputs are.
 _PREPARED_BY = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnx-graphsurgeon")
@@ -59,6 +61,21 @@ class _ReferenceFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FakeQuantFacts:
     quantizers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BatchFacts:
+    """Why no engine for a batch that changes can be built; None where it can."""
+
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandIn:
+    """The engine that is built where another was asked for, and why; itself, and no word, where nothing stands in the way."""
+
+    engine: EngineSpec
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +117,24 @@ class Maker:
         cache: where artifacts live between runs.
         progress: called as a context manager with what is being done, for people.
         note: called with one line on what was found while doing it.
+        recipes: of the engines that are compared with each other.
     """
 
-    def __init__(self, cache: ArtifactCache, progress: Progress, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        cache: ArtifactCache,
+        progress: Progress,
+        note: Callable[[str], None] = lambda text: None,
+        *,
+        recipes: Sequence[Recipe] = (),
+    ) -> None:
         self._cache = cache
         self._progress = progress
         self._note = note
         self._once = Once()
         self._engines: dict[EngineSpec, EngineArtifact] = {}
+        self._notes: dict[EngineSpec, str] = {}
+        self._recipes = tuple(recipes)
 
     def origin(self, encoder: EncoderSpec) -> str:
         """Where the weights come from, free of paths."""
@@ -132,15 +159,33 @@ class Maker:
         self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
         self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
-    def engine(self, spec: EngineSpec) -> EngineArtifact:
+    def engine(self, spec: EngineSpec, *, gpu: str | None = None) -> EngineArtifact:
         """The built engine.
+
+        Args:
+            gpu: UUID of the GPU to build it on, where it is not built yet; None leaves the choice to the backend.
 
         Raises:
             UnsupportedTarget: the backend compiles for a GPU and none is named, or that GPU cannot have it.
             MissingLibrary: the backend cannot build here, in its own words.
         """
-        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec))
+        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
+
+    def stand_in(self, spec: EngineSpec) -> StandIn:
+        """What is built in place of `spec`: itself, or the same with a fixed batch where a builder has no kernels for one that changes.
+
+        One engine that needs it decides for all of its encoder on that backend, FP16 too: what is compared computes the same batch, and
+        a run has one engine of each name.
+
+        Raises:
+            EnginegateError: what the build of `spec` itself raises.
+        """
+        return self._once(("stand-in", spec), lambda: self._stand_in(spec)) if may_have_stand_in(spec) else StandIn(engine=spec)
+
+    def note_on(self, spec: EngineSpec) -> str:
+        """Why this engine is there in place of another that was asked for; empty where it is not."""
+        return self._notes.get(spec, "")
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
         """FP32 embeddings of `inputs`, by PyTorch."""
@@ -163,7 +208,7 @@ class Maker:
         quantizers = _facts(_FakeQuantFacts, entry).quantizers
         return RangeUse(shares=_array(entry, _SHARES), quantizers=quantizers, inputs_digest=inputs.digest)
 
-    def working(self, words: str) -> AbstractContextManager[None]:
+    def working(self, words: str) -> AbstractContextManager[Say | None]:
         """Say what is being done, for as long as it is."""
         return self._progress(words)
 
@@ -232,9 +277,41 @@ class Maker:
             "code": code_digest("harness.prepare"),
         }
 
-    def _engine(self, spec: EngineSpec) -> EngineArtifact:
+    def _stand_in(self, spec: EngineSpec) -> StandIn:
+        for recipe in dict.fromkeys((spec.recipe, *self._recipes)):
+            other = replace(spec, recipe=recipe)
+            if recipe.is_quantized and (refusal := self._refusal(other, of=spec)) is not None:
+                fixed = replace(spec, batch=spec.batch.fixed)
+                note = f"built for batch {fixed.batch} in place of {spec.batch}, as is every engine of {spec.encoder.name}: {refusal}"
+                self._notes[fixed] = note
+                self._note(f"{spec.id}: {note}")
+                return StandIn(engine=fixed, note=note)
+        return StandIn(engine=spec)
+
+    def _refusal(self, spec: EngineSpec, *, of: EngineSpec) -> str | None:
+        """Why no engine with this batch can be built, where another fixed one can. What else goes wrong with another is its own affair."""
+        try:
+            return self._once(("refusal", spec), lambda: self._tried(spec))
+        except EnginegateError:
+            if spec == of:
+                raise
+            return None
+
+    def _tried(self, spec: EngineSpec) -> str | None:
+        """Kept in the cache: a build that is refused takes as long as one that is not."""
         backend = backend_of(spec.backend)
         _require_possible(backend, spec)
+
+        def build(_: Path) -> Mapping[str, Any]:
+            try:
+                self._once(("engine", spec), lambda: self._engine(spec, None))
+            except NeedsFixedBatch as refusal:
+                return to_plain(_BatchFacts(refusal=str(refusal).partition("\n")[0]))
+            return to_plain(_BatchFacts(refusal=None))
+
+        return _facts(_BatchFacts, self._cache.fetch("batch", self._engine_made_from(spec, backend), build)).refusal
+
+    def _engine_made_from(self, spec: EngineSpec, backend: Backend) -> dict[str, Any]:
         source = self.onnx(spec.encoder, spec.recipe)
         made_from = {
             "onnx": source.sha256,
@@ -242,15 +319,23 @@ class Maker:
             "version": backend.version,
             "target": spec.target,
             "batch": str(spec.batch),
+            **spec.options.made_from,
             "code": code_digest("harness.backends"),
         }
-        if (gpu := gpu_of(backend)) is not None:
-            made_from["gpu"] = gpu.machine_class
+        if (bound := gpu_of(backend)) is not None:
+            made_from["gpu"] = bound.machine_class
+        return made_from
+
+    def _engine(self, spec: EngineSpec, gpu: str | None) -> EngineArtifact:
+        backend = backend_of(spec.backend)
+        _require_possible(backend, spec)
+        source = self.onnx(spec.encoder, spec.recipe)
 
         def build(folder: Path) -> Mapping[str, Any]:
-            return to_plain(built_apart(backend, source.path, spec, folder))
+            with self._progress(f"building {spec.id}") as say:
+                return to_plain(built_apart(backend, source.path, spec, folder, say=say, gpu=gpu))
 
-        entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
+        entry = self._cache.fetch("engine", self._engine_made_from(spec, backend), build)
         built = _facts(BuiltFiles, entry)
         engine = entry.files[built.engine]
         return EngineArtifact(
@@ -267,6 +352,7 @@ class Maker:
             layers=entry.path(built.layers) if built.layers else None,
             device=built.device,
             memory=built.memory,
+            notes=built.notes,
         )
 
     def _reference_entry(self, encoder: EncoderSpec, inputs: EncoderInputs) -> CacheEntry:
@@ -312,6 +398,11 @@ class Maker:
         return self._cache.fetch(kind, made_from, build_with_words)
 
 
+def may_have_stand_in(spec: EngineSpec) -> bool:
+    """Whether it takes a build to know which batches this engine can have."""
+    return not spec.batch.is_fixed and Capability.MAY_NEED_FIXED_BATCH in backend_of(spec.backend).capabilities
+
+
 def code_digest(package: str) -> str:
     """sha256 over the source files of one of our packages: what made an artifact includes our own code."""
     digest = hashlib.sha256()
@@ -350,10 +441,10 @@ def _array(entry: CacheEntry, name: str) -> Any:
 
 
 def _require_possible(backend: Backend, spec: EngineSpec) -> None:
-    from harness.contracts import Action, Capability
-
     if spec.target is None and Capability.COMPILES_FOR_GPU in backend.capabilities:
         raise UnsupportedTarget(f"{backend.name} compiles for a GPU and none was named; add --target, such as --target SM89")
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.BUILD, spec)
     reason = backend.why_not(Action.BUILD, spec)
     if reason is not None:
         raise MissingLibrary(f"{spec.id} cannot be built here: {reason}")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
     from harness.pipeline.bench import Bench
+    from harness.pipeline.making import StandIn
     from harness.pipeline.seeing import Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
@@ -119,6 +120,10 @@ class Observer:
         )
         self._keeper.keep_accuracy(engine, evidence)
         return evidence
+
+    def stand_in(self, engine: EngineSpec) -> StandIn:
+        """What is built where `engine` was asked for, and why where it is another."""
+        return self._pipeline.maker.stand_in(engine)
 
     def inputs(self, subject: Subject) -> EncoderInputs:
         """The evaluation inputs, as the engine takes them."""
@@ -347,6 +352,7 @@ class Observer:
                     recipes=None if every_recipe else frozenset(one.recipe for one in used),
                     weights=frozenset(one.weights for one in used),
                     batches=frozenset(one.batch for one in used),
+                    options=frozenset(one.options for one in used),
                 )
                 for key in used
             ],

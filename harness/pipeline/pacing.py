@@ -11,6 +11,7 @@ from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_judgements, ratio_seen
 from harness.pipeline.pairing import Pair, Plan, measure
+from harness.pipeline.slower import with_slower_layers
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
 from harness.records.spec import EngineSpec, Recipe
@@ -88,6 +89,7 @@ class Pacing:
             EnginegateError: an engine was not built or loaded, or a worker died, hung or babbled.
         """
         if engine not in self._paced:
+            self._planned = tuple(dict.fromkeys(map(self._stand_in, self._planned)))
             planned = self._planned if engine in self._planned else (*self._planned, engine)
             together = [one for one in planned if one.backend == engine.backend and one.batch == engine.batch]
             self._measure(together, alpha=self._alpha * len(together) / len(planned))
@@ -95,6 +97,13 @@ class Pacing:
         if isinstance(found, EnginegateError):
             raise found
         return found
+
+    def _stand_in(self, engine: EngineSpec) -> EngineSpec:
+        """What is built in its place; itself where that cannot be told, and why is told when it is measured."""
+        try:
+            return self._maker.stand_in(engine).engine
+        except EnginegateError:
+            return engine
 
     def _measure(self, engines: Sequence[EngineSpec], *, alpha: float) -> None:
         """Time what can be built. What breaks the processes of all is looked for by timing each alone."""
@@ -128,12 +137,19 @@ class Pacing:
             with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
         judged = ratio_judgements(gates, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
+        judged = {name: self._explained(judged[name], pairs[by_id[name]], plan) for name in gates}
         return {
             by_id[name]: _paced(
                 by_id[name], _with_command(judged[name], by_id[name], gates[name], plan), seen[name], first[name], second.get(name)
             )
             for name in gates
         }
+
+    def _explained(self, judgement: Judgement, pair: Pair, plan: Plan) -> Judgement:
+        if judgement.status is not Status.FAIL or self._is_approving:
+            return judgement
+        with self._maker.working(f"looking for what got slower in {pair[1].spec.id}"):
+            return with_slower_layers(judgement, pair, rows=plan.rows, threads=plan.threads)
 
     def _plan(self, pairs: Mapping[EngineSpec, Pair], lines: Sequence[Margin]) -> Plan:
         processes = max(line.processes for line in lines) * (APPROVING_TIMES if self._is_approving else 1)
@@ -178,7 +194,7 @@ def _repeat_command(engine: EngineSpec, gate: RatioGate, plan: Plan) -> str:
         assert artifact.path is not None  # for the type checker: what has run has a file
         files.append(f"engines/{one.stem}{artifact.path.suffix}")
         build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(recipe), "--backend", engine.backend]
-        words.append(shlex.join([*build, *target, "--batch", str(engine.batch), "--out", "engines"]))
+        words.append(shlex.join([*build, *target, "--batch", str(engine.batch), *engine.options.arguments, "--out", "engines"]))
     bench = ["enginegate", "bench", *files, "--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets)]
     against = [] if gate.approved is None else ["--against", f"{gate.approved:g}", "--delta", f"{gate.delta:g}"]
     words.append(shlex.join([*bench, *against, "--batch", str(plan.rows), "--threads", str(plan.threads)]))

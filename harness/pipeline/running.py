@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.contracts import Capability
 from harness.measure.embeddings import embed, read_batch, run_batch
 from harness.measure.machine import usable_cpus
+from harness.pipeline.isolating import opened
 from harness.pipeline.making import Maker, Once
 from harness.pipeline.names import backend_of
 
@@ -34,21 +35,10 @@ def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
     Raises:
         OutsideProfile, InvalidMeasurement: as `embed` does.
     """
-    at_once = min(usable_cpus(), MOST_AT_ONCE) if _takes_several(engine.spec) else 1
+    several = Capability.LAUNCHES_AT_ONCE in backend_of(engine.spec.backend).capabilities
+    at_once = min(usable_cpus(), MOST_AT_ONCE) if several else 1
     with opened(engine) as session:
         return embed(session, inputs, profile=engine.spec.batch, made_by=engine.spec.id, at_once=at_once)
-
-
-def opened(engine: EngineArtifact) -> AbstractContextManager[Session]:
-    """A session for rows. Where batches can run side by side each has one thread: little of a CPU's FP8 runs on several.
-
-    Its rows then depend neither on the number of processors, by which products are cut and so rounded, nor on who launches them.
-    """
-    return backend_of(engine.spec.backend).open(engine, threads=1 if _takes_several(engine.spec) else None)
-
-
-def _takes_several(spec: EngineSpec) -> bool:
-    return Capability.LAUNCHES_AT_ONCE in backend_of(spec.backend).capabilities
 
 
 class Runner:

@@ -107,6 +107,7 @@ class Pipeline:
             backend_version=backend_of(spec.backend).version,
             weights=self.maker.origin(spec.encoder),
             batch=str(spec.batch),
+            options=spec.options.in_words,
         )
 
     def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None, graph: str | None = None) -> EngineRow:
@@ -134,6 +135,9 @@ class Pipeline:
             repairs=source.repairs if source else (),
             graph=graph,
             device=artifact.device,
+            options=spec.options,
+            profile_bytes=artifact.memory.profile_bytes,
+            notes=(*artifact.notes, *filter(None, [self.maker.note_on(spec)])),
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
