@@ -80,8 +80,8 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
         raise UsageError(f"{request.node.nodeid} is about no engine; ask for the fixture engine or prepared")
 
     def expecting(judgement: Judgement) -> None:
-        settled = observe.settle(judgement, subject)
-        ledger.judge(observe.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
+        settled = observe.settling.settle(judgement, subject)
+        ledger.judge(observe.settling.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
 
     return expecting
 
