@@ -46,14 +46,14 @@ class Approvals:
         self._pipeline = pipeline
         self._policy = policy
         self._baselines = baselines
-        self._mode = mode
+        self.mode = mode
         self._ratio_logs = ratio_logs
         self._used: set[BaselineKey] = set()
 
     @property
     def is_approving(self) -> bool:
         """Whether figures are measured to be stored."""
-        return self._mode in (BaselineMode.CREATE, BaselineMode.UPDATE)
+        return self.mode in (BaselineMode.CREATE, BaselineMode.UPDATE)
 
     def figure(self, metric: str, engine: EngineSpec) -> float | None:
         """The baseline's figure for `metric`; None where there is none, or where it was seen on other inputs."""
@@ -126,7 +126,7 @@ class Approvals:
         if judgement.metric in BOUNDED and judgement.observed < self._policy.limit(judgement.metric, engine):
             return False  # approving a figure does not lift the absolute bound that it misses
         before = self._baseline(engine)
-        if before is None or self._mode is BaselineMode.UPDATE:
+        if before is None or self.mode is BaselineMode.UPDATE:
             return True
         return judgement.metric not in before.figures and before.onnx_sha256 == self._onnx_sha256(engine)
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.latency.samples import ALPHA
-from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline.approving import Approvals
 from harness.pipeline.keeping import Keeper
-from harness.pipeline.pacing import Pace, Paced, Pacing
+from harness.pipeline.latencies import Latencies
+from harness.pipeline.pacing import Paced, Timed
 from harness.pipeline.running import Runner
 from harness.pipeline.settling import Settling, Subject
+from harness.pipeline.stored_engines import StoredEngines
 from harness.records.baseline import BaselineMode
 from harness.records.observations import EncoderInputs
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
     from harness.records.run import EngineRow
+    from harness.store.blobs import BlobStore
+    from harness.store.latency_baselines import LatencyBaselines
     from harness.store.run_directory import RunDirectory
 
 
@@ -45,7 +47,8 @@ class Observer:
     Args:
         folder: where samples, embeddings, layer tables and vendor logs are kept.
         mode: whether baselines are compared with, created or updated.
-        timed: every quantized engine whose latency this run gates: they are timed together, and share one chance of a false alarm.
+        latency_records, blobs: engines that were approved; `blobs` is None where nobody named a place for them.
+        timed: every latency gate of this run: they are timed together, and share one chance of a false alarm.
         processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
 
     Attributes:
@@ -61,15 +64,18 @@ class Observer:
         baselines: BaselineStore,
         mode: BaselineMode,
         *,
-        timed: Sequence[EngineSpec] = (),
+        latency_records: LatencyBaselines,
+        blobs: BlobStore | None = None,
+        timed: Sequence[Timed] = (),
         processes: int = 1,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = Keeper(pipeline, folder)
         self._policy = policy
-        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._pacing.of(engine).logs)
+        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.beside_fp16(engine).logs)
         self.settling = Settling(pipeline, policy, self.approvals, self._keeper)
-        self._pacing = Pacing(pipeline.maker, timed, self._pace, alpha=ALPHA / processes, is_approving=self.approvals.is_approving)
+        stored = StoredEngines(pipeline, latency_records, blobs)
+        self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes)
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
 
@@ -194,20 +200,16 @@ class Observer:
 
         Samples are kept in the run directory, for `enginegate judge-latency`.
         """
-        paced = self._pacing.of(engine)
-        for stage, samples in zip(("latency", "latency-again"), paced.samples, strict=False):
-            self._keeper.keep_latency(f"{engine.id}-{stage}", samples)
-        return paced
+        return self._kept(f"{engine.id}-latency", self._latencies.beside_fp16(engine))
 
-    def _pace(self, engine: EngineSpec) -> Pace:
-        line = self._policy.margin_line("latency_ratio", engine, self._pipeline.baseline_key(engine).machine_class)
-        gate = RatioGate(
-            approved=self.approved("latency_ratio", engine),
-            delta=line.size,
-            session_spread=line.session_spread,
-            is_same_processor=self.is_approved_processor("latency_ratio", engine),
-        )
-        return Pace(line=line, gate=gate)
+    def latency_beside_approved(self, engine: EngineSpec) -> Paced:
+        """The engine beside the one that was approved, likewise. Where none is, it is timed beside itself and a pending record is left."""
+        return self._kept(f"{engine.id}-latency-beside-approved", self._latencies.beside_approved(engine))
+
+    def _kept(self, name: str, paced: Paced) -> Paced:
+        for stage, samples in zip((name, f"{name}-again"), paced.samples, strict=False):
+            self._keeper.keep_latency(stage, samples)
+        return paced
 
     def fp16_of(self, engine: EngineSpec) -> EngineSpec:
         """The same encoder on the same backend without quantization."""

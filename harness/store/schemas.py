@@ -11,6 +11,7 @@ from harness.records.engine_nodes import EngineLayers
 from harness.records.findings import GraphFindings
 from harness.records.kept_accuracy import KeptAccuracy
 from harness.records.latency import LatencyJudgement
+from harness.records.latency_baseline import LatencyBaselineFile, PendingLatency
 from harness.records.localisation import Localisation
 from harness.records.rejudgement import Rejudgement
 from harness.records.run import RunRecord
@@ -25,9 +26,11 @@ _RECORDS = {
     "bench.json": BenchRecord,
     "comparison.json": Comparison,
     "findings.json": GraphFindings,
+    "latency-baselines.json": LatencyBaselineFile,
     "latency-judgement.json": LatencyJudgement,
     "layers.json": EngineLayers,
     "localisation.json": Localisation,
+    "pending-latency.json": PendingLatency,
     "rejudgement.json": Rejudgement,
     "run.json": RunRecord,
 }
