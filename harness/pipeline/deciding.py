@@ -184,7 +184,7 @@ def _blob_words(blobs: BlobStore | None, sha256: str) -> str:
 def _figures(timed: TimedEngine) -> dict[str, float | str | None]:
     return {
         "p50_ms": round(timed.p50_ms, 6),
-        "detectable": timed.itself.detectable,
+        "detectable": None if timed.itself.detectable is None else round(timed.itself.detectable, 4),
         "processes": timed.itself.processes,
         "plan_bytes": timed.engine.plan_bytes,
         "engine sha256": timed.engine.sha256,

@@ -105,8 +105,10 @@ def _figure(figure: float | str | None) -> str:
 
 
 def _change(moved: Moved) -> str:
-    """By how much, where both are numbers."""
+    """By how much, where both are numbers and not the same."""
     if isinstance(moved.approved, str) or isinstance(moved.pending, str) or not moved.approved or moved.pending is None:
+        return ""
+    if moved.approved == moved.pending:
         return ""
     return f"  ({moved.pending / moved.approved - 1:+.2%})"
 
