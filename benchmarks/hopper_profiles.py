@@ -358,7 +358,7 @@ def _build(row: Row, onnx: Path, out: Path) -> dict[str, Any]:
         except EnginegateError as error:
             return {"ok": False, "error": str(error)}
     path = _plan_path(out, row)
-    path.write_bytes(plan)
+    path.write_bytes(plan.content)
     inspected, activation_bytes = _inspect(trt, path)
     table = out / f"{row.stem}.layers.json.gz"
     table.write_bytes(gzip.compress(inspected.encode()))

@@ -6,7 +6,7 @@ These protocols are small so that a new compiler is one file. Conveniences (run,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,10 +17,12 @@ import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.machine import Gpu
-from harness.records.observations import Tensors
+from harness.records.observations import LayerRow, Tensors
+from harness.records.profile import Ceilings
 from harness.records.spec import EngineSpec
 
 Feed = Any  # a session's own handle on uploaded inputs; opaque to everyone else
+LayerMilliseconds = tuple[tuple[str, float], ...]  # one launch, layer by layer
 
 
 class Action(StrEnum):
@@ -37,8 +39,12 @@ class Capability(StrEnum):
     LAYER_TABLE = "layer_table"  # its build log holds the engine's layers
     MEMORY_FIGURES = "memory_figures"  # its build log says what the engine's activations need
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
+    MAY_NEED_FIXED_BATCH = "may_need_fixed_batch"  # some releases have FP8 kernels for a batch that cannot change, and for no other
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
+    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph, such as a workspace
+    TIMES_KERNELS = "times_kernels"  # its builder chooses kernels by timing them, so that a timing cache spares it some
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +100,37 @@ class DeviceBound(Protocol):
         """The GPU it uses here; None without one."""
         ...
 
+    def gpus(self) -> Sequence[Gpu]:
+        """Every GPU that it could use here, the one that it uses first."""
+        ...
+
     def library_path(self) -> Path | None:
         """Folder that the loader must search for the vendor's libraries from the start of a process; None where it finds them."""
+        ...
+
+
+Say = Callable[[str], None]
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """A backend whose builds say how far they are."""
+
+    def telling(self, say: Say) -> Backend:
+        """The same backend, whose next builds call `say` with a phase and its percentage; from any thread, and not often."""
+        ...
+
+
+@runtime_checkable
+class NamesRefusals(Protocol):
+    """A backend for which a library, a device or a type may be missing: each is an event of its own."""
+
+    def require_possible(self, action: Action, engine: EngineSpec) -> None:
+        """Nothing where `why_not` gives None; else its words, raised as what they are about.
+
+        Raises:
+            MissingLibrary, MissingDevice, UnsupportedTarget: as it is.
+        """
         ...
 
 
@@ -128,6 +163,57 @@ class DeviceTimed(Protocol):
         Args:
             cold: push everything out of the device's caches before each launch, outside of its time.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledLaunches:
+    """What a profiler told.
+
+    Attributes:
+        launches: of each launch, the layers in the order in which they were told.
+        rows: the layers of a launch as rows of a layer table, where the profiler says what they are.
+        inspector: what the engine says of its layers, as JSON of the engine inspector, where it has one.
+    """
+
+    launches: tuple[LayerMilliseconds, ...]
+    rows: tuple[LayerRow, ...] = ()
+    inspector: str | None = None
+
+
+@runtime_checkable
+class LayerTimed(Protocol):
+    """A session that can say how long each layer of a launch takes. That slows launches down, so nothing is timed meanwhile."""
+
+    @property
+    def layer_clock(self) -> str:
+        """Who times the layers, for people: `TensorRT's IProfiler`."""
+        ...
+
+    def profile(self, feed: Feed, launches: int) -> ProfiledLaunches:
+        """Launch so often, each time waiting for the end."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A backend that can measure how fast its device is at best."""
+
+    def ceilings(self, folder: Path) -> Ceilings:
+        """Measured now; what cannot be measured is None, with the reason in words.
+
+        Args:
+            folder: for files that measuring needs.
+        """
+        ...
+
+
+@runtime_checkable
+class Delayable(Protocol):
+    """A session whose device can be made slower by a known amount, to show that a slow-down of that size is found."""
+
+    def delay(self, feed: Feed, delay_ms: float) -> float:
+        """Have each launch of `feed` last longer by so many milliseconds; by how many it does, as its device measured them."""
         ...
 
 

@@ -71,6 +71,12 @@ class UnusableEngine(UsageError):
     code = "unusable_engine"
 
 
+class UnusableProfile(UsageError):
+    """A file named as a profile of an engine that holds none."""
+
+    code = "unusable_profile"
+
+
 class UnusablePrepared(UsageError):
     """A folder of prepared encoders without its manifest, with altered files, or of another report than the one it is to go on with."""
 
@@ -81,6 +87,24 @@ class UnknownEnvironment(UsageError):
     """A Python, named by the caller to run an engine, that is not there or is no Python."""
 
     code = "unknown_environment"
+
+
+class HostCodeRefused(UsageError):
+    """A plan that carries code for the host, where whoever runs it has not allowed such code."""
+
+    code = "host_code_refused"
+
+
+class UnusableTimingCache(UsageError):
+    """A file of kernel times that cannot be read or written, or that another release or GPU made."""
+
+    code = "unusable_timing_cache"
+
+
+class UnsupportedOption(UsageError):
+    """Something asked of a builder that this one cannot do."""
+
+    code = "unsupported_option"
 
 
 class UnsupportedTarget(UsageError):
@@ -153,6 +177,12 @@ class BuildFailed(Broken):
     """A builder gave no engine. The message carries the last lines of the vendor's log."""
 
     code = "build_failed"
+
+
+class NeedsFixedBatch(BuildFailed):
+    """A builder that has kernels for this graph where its batch cannot change, and was asked for one that can."""
+
+    code = "needs_fixed_batch"
 
 
 class StoreFailed(Broken):

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.records.machine import Machine
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
-from tests.helpers.accuracy_bench import Outcome, bench_of
-from tests.helpers.accuracy_corpus import CLEAN, Sample
+from harness.records.verdict import Direction, Judgement, Status
+from tests.helpers.accuracy_bench import bench_of
 from tests.helpers.accuracy_faults.all_faults import FAULTS, fault_of
 from tests.helpers.accuracy_faults.fault import unbroken
+from tests.helpers.accuracy_outcomes import CLEAN, Header, Outcome, Sample
 from tests.helpers.accuracy_page import page
 from tests.helpers.gates import CONFIGS
 
@@ -134,17 +136,49 @@ def test_the_page_lists_every_kind_that_exists():
     assert {fault.kind for fault in FAULTS} <= shown
 
 
-def test_the_page_says_how_it_was_made():
-    assert "Made by `tox run -e accuracy -- --only emoji-clip`" in page([], (), ["--only", "emoji-clip"])
+def judgement(status=Status.PASS, metric="cosine_min"):
+    return Judgement(metric=metric, status=status, observed=0.9, bound=0.975, unit="", direction=Direction.FLOOR, n=8)
+
+
+HEADER = Header(
+    command="python -m tests.helpers.accuracy_corpus --only emoji-clip",
+    machine=Machine(
+        system="Linux",
+        architecture="x86_64",
+        cpu_model="A Chip",
+        cpu_count=16,
+        memory_bytes=None,
+        python="3.12.3",
+        versions={"torch": "2.11"},
+    ),
+    gate_file="",
+)
+
+
+def test_the_page_says_how_it_was_made_and_where():
+    text = page([], (), HEADER, seconds=600)
+
+    assert "Made by `python -m tests.helpers.accuracy_corpus --only emoji-clip`, which `tox run -e accuracy` runs" in text
+    assert "in 10 minutes of CPU time, on 16 CPUs (A Chip), Python 3.12.3, torch 2.11." in text
+
+
+def sample(kind, place, outcome):
+    return Sample(
+        engine=EngineSpec(encoder=EncoderSpec.parse("a/image", weights="w"), recipe=Recipe.LINEAR, backend="onnxruntime"),
+        rows=8,
+        kind=kind,
+        place=place,
+        outcome=outcome,
+    )
 
 
 def test_what_is_missed_and_what_changes_nothing_are_told_apart():
-    outcome = Outcome(failed=(), undecided=(), checks=(), snr_db=20.0, clean_snr_db=28.0)
-    missed = Sample("a/image, w", 8, Recipe.LINEAR, "bias lost", "block 0 v", outcome)
-    same = Sample("a/image, w", 8, Recipe.LINEAR, "bias lost", "block 1 v", replace(outcome, snr_db=27.95))
-    clean = Sample("a/image, w", 8, Recipe.LINEAR, CLEAN, "", replace(outcome, snr_db=28.0))
+    outcome = Outcome(judgements=(judgement(),), checks=(), snr_db=20.0, clean_snr_db=28.0)
+    missed = sample("bias lost", "block 0 v", outcome)
+    same = sample("bias lost", "block 1 v", replace(outcome, snr_db=27.95))
+    clean = sample(CLEAN, "", replace(outcome, snr_db=28.0))
 
-    text = page([clean, missed, same], ())
+    text = page([clean, missed, same], (), HEADER, seconds=1)
 
     assert "| bias lost | 2 | 0 | 0 | 1 | **1** |" in text
     assert "- missed: bias lost, `linear`, block 0 v: 20.0 dB, clean 28.0 dB" in text
@@ -153,8 +187,10 @@ def test_what_is_missed_and_what_changes_nothing_are_told_apart():
 
 
 def test_a_metric_or_a_check_alone_is_enough_to_catch():
-    nothing = Outcome(failed=(), undecided=("zero_shot_agreement",), checks=(), snr_db=20.0, clean_snr_db=28.0)
+    undecided = judgement(Status.INCONCLUSIVE, "zero_shot_agreement")
+    nothing = Outcome(judgements=(undecided,), checks=(), snr_db=20.0, clean_snr_db=28.0)
 
     assert not nothing.is_caught
-    assert replace(nothing, failed=("cosine_min",)).is_caught
+    assert replace(nothing, judgements=(undecided, judgement(Status.FAIL))).is_caught
     assert replace(nothing, checks=("O15",)).is_caught
+    assert replace(nothing, judgements=()).failed == ("build",)

@@ -11,8 +11,9 @@ from harness.records.observations import Embeddings
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe, Tower
 from harness.records.task import Pairing, Task
 from harness.records.verdict import Direction, Judgement, Status
-from tests.helpers.false_alarms import Judged, tables
-from tests.helpers.fresh_inputs import FreshCalibration, FreshEmoji
+from tests.helpers.accuracy_outcomes import Judged
+from tests.helpers.false_alarms import tables
+from tests.helpers.fresh_inputs import CalibrationDraw, FreshEmoji
 from tests.helpers.other_rules import accuracy_percent, passes_by_rule, passes_polygraphys_l2, tensorrt_llm_theta
 
 
@@ -38,7 +39,7 @@ class TestFreshInputs:
         assert not drawn & set(CALIBRATION.picture_ids)
 
     def test_calibration_is_drawn_in_the_gates_own_number_and_in_plain_words(self):
-        drawn = FreshCalibration(0)
+        drawn = CalibrationDraw(0)
 
         assert len(drawn.captions) == len(CALIBRATION.captions) == 128
         assert not set(drawn.picture_ids) & set(CALIBRATION.picture_ids)
@@ -110,7 +111,7 @@ class TestTables:
             metric="cosine_min", status=status, observed=observed, bound=0.975, unit="", direction=Direction.FLOOR, n=64, reason=""
         )
         rules = dict.fromkeys(("Polygraphy", "Torch-TensorRT", "TensorRT-LLM", "Polygraphy L2"), passed)
-        return Judged("64 inputs", self.engine(), (judgement,), checks, rules)
+        return Judged(drawn="64 inputs", engine=self.engine(), judgements=(judgement,), checks=checks, passed_by=rules)
 
     def test_two_hundred_draws_without_a_failure_support_one_and_a_half_percent(self):
         text = tables([self.judged(0.99)] * 200)

@@ -19,6 +19,7 @@ class Found:
     """The first GPU that CUDA shows to this process and the CUDA release of its driver, as 12 or 13; or why there is none."""
 
     gpu: Gpu | None = None
+    all_gpus: tuple[Gpu, ...] = ()
     cuda_major: int = 0
     why_not: str | None = None
 
@@ -44,7 +45,12 @@ def _found(driver: Any) -> Found:
     count = _asked(driver.cuDeviceGetCount())
     if count == 0:
         return Found(why_not="CUDA shows no GPU to this process; expected one; see CUDA_VISIBLE_DEVICES")
-    device = _asked(driver.cuDeviceGet(0))
+    gpus = tuple(_gpu(driver, number) for number in range(count))
+    return Found(gpu=gpus[0], all_gpus=gpus, cuda_major=_asked(driver.cuDriverGetVersion()) // 1000)
+
+
+def _gpu(driver: Any, number: int) -> Gpu:
+    device = _asked(driver.cuDeviceGet(number))
     attributes = driver.CUdevice_attribute
     major = _asked(driver.cuDeviceGetAttribute(attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device))
     minor = _asked(driver.cuDeviceGetAttribute(attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device))
@@ -52,7 +58,7 @@ def _found(driver: Any) -> Found:
     # The second name gives a MIG instance its own; bindings of CUDA 13 have it under the first.
     get_uuid = getattr(driver, "cuDeviceGetUuid_v2", driver.cuDeviceGetUuid)
     named = uuid.UUID(bytes=bytes(_asked(get_uuid(device)).bytes))
-    return Found(gpu=Gpu(name=name, sm=f"SM{major}{minor}", uuid=f"GPU-{named}"), cuda_major=_asked(driver.cuDriverGetVersion()) // 1000)
+    return Gpu(name=name, sm=f"SM{major}{minor}", uuid=f"GPU-{named}")
 
 
 def _asked(answer: tuple[Any, ...]) -> Any:

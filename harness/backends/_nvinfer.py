@@ -11,12 +11,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from harness.backends._builder_options import TimingCache, apply_options, new_monitor
+from harness.contracts import Say
 from harness.errors import BuildFailed, EnginegateError, OutOfDeviceMemory, UnsupportedTarget, UnusableGraph
-from harness.records.spec import BatchProfile
+from harness.records.spec import BatchProfile, BuildOptions
 
 TAIL_LINES = 12  # of the vendor's log, kept for a message: enough for its error and what led there
 
@@ -30,7 +33,7 @@ _building = threading.Lock()
 
 Configure = Callable[[Any], None]
 
-
+_PLAIN = BuildOptions()
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|Requested amount of GPU memory", re.IGNORECASE)
 
 
@@ -62,27 +65,44 @@ class BuildLog:
         return "\n".join(f"  {line}" for line in (self.errors[-TAIL_LINES:] or self._tail))
 
 
-def build_plan(trt: ModuleType, source: Path, batch: BatchProfile, log_path: Path, configure: Configure) -> Any:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled engine: its bytes, as an object with the buffer protocol, and what is worth knowing of its build."""
+
+    content: Any
+    notes: tuple[str, ...] = ()
+
+
+def build_plan(
+    trt: ModuleType,
+    source: Path,
+    batch: BatchProfile,
+    log_path: Path,
+    configure: Configure,
+    say: Say | None = None,
+    *,
+    options: BuildOptions = _PLAIN,
+) -> Plan:
     """Compile an ONNX file.
 
     Args:
         trt: the vendor's module.
         source: the ONNX file.
-        batch: lengths of the first axis of every input.
+        batch: length of the first axis of every input.
         log_path: where everything the vendor says is written.
         configure: sets what the two products set differently on the builder's config.
-
-    Returns:
-        The plan, as an object with the buffer protocol.
+        say: called with how far the build is.
+        options: what else the builder is asked.
 
     Raises:
+        UnsupportedOption, UnusableTimingCache: something that the builder was asked.
         UnusableGraph: the parser refuses the file.
         UnsupportedTarget: the target lacks a type of the graph.
         BuildFailed: anything else, with the last lines of the log.
     """
     with _logged(trt, log_path) as (logger, log):
         try:
-            plan = _compile(trt, source, batch, logger, log, configure)
+            plan = _compile(trt, source, batch, logger, log, configure, say, options)
         except EnginegateError:
             raise
         # The bindings raise plain Python types from C++, and each of them means that there is no engine.
@@ -95,7 +115,16 @@ def build_plan(trt: ModuleType, source: Path, batch: BatchProfile, log_path: Pat
         return plan
 
 
-def _compile(trt: ModuleType, source: Path, batch: BatchProfile, logger: Any, log: BuildLog, configure: Configure) -> Any:
+def _compile(
+    trt: ModuleType,
+    source: Path,
+    batch: BatchProfile,
+    logger: Any,
+    log: BuildLog,
+    configure: Configure,
+    say: Say | None,
+    options: BuildOptions,
+) -> Plan | None:
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
     _parse(trt, network, logger, source, log)
@@ -103,8 +132,16 @@ def _compile(trt: ModuleType, source: Path, batch: BatchProfile, logger: Any, lo
     # Without it the log holds no layer table.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     configure(config)
+    apply_options(trt, config, options)
+    times = TimingCache(trt, config, Path(options.timing_cache)) if options.timing_cache else None
+    monitor = new_monitor(trt, say) if say is not None else None  # held here, since it must outlive the build
+    if monitor is not None:
+        config.progress_monitor = monitor
     _add_profile(builder, config, network, batch, source)
-    return builder.build_serialized_network(network, config)
+    content = builder.build_serialized_network(network, config)
+    if content is None:
+        return None
+    return Plan(content, (times.keep(),) if times else ())
 
 
 def _strongly_typed(trt: ModuleType) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.backends._inputs import own_copy, require_inputs
-from harness.contracts import Action, Capability, InputPort
+from harness.backends._onnxruntime_profile import read_profile
+from harness.contracts import Action, Capability, InputPort, ProfiledLaunches
 from harness.errors import InvalidMeasurement, UnusableGraph, UnusableInputs
 from harness.need import is_installed, need, version_of
 from harness.records.artifacts import BuiltFiles, EngineArtifact
@@ -41,7 +43,7 @@ class OnnxRuntimeBackend:
     """The embedded default: its engine is the ONNX file."""
 
     name = "onnxruntime"
-    capabilities = frozenset({Capability.FP8, Capability.ENGINE_IS_ONNX})
+    capabilities = frozenset({Capability.FP8, Capability.ENGINE_IS_ONNX, Capability.LAYER_TIMES})
 
     @property
     def version(self) -> str:
@@ -80,7 +82,7 @@ class OnnxRuntimeBackend:
         """
         if engine.path is None:
             raise UnusableGraph(f"{engine.spec.id} has no engine file; expected what `build` left; build it again")
-        session = OnnxRuntimeSession(_load(engine.path, shown_as=engine.path, threads=threads), engine.spec.batch)
+        session = OnnxRuntimeSession(_load(engine.path, shown_as=engine.path, threads=threads), engine.spec.batch, engine.path, threads)
         try:
             yield session
         finally:
@@ -113,14 +115,18 @@ class OnnxRuntimeFeed:
 
     binding: Any
     outputs: tuple[str, ...]
+    inputs: Tensors
 
 
 class OnnxRuntimeSession:
     """One loaded ONNX file. `launch` returns when the outputs are there."""
 
-    def __init__(self, session: Any, batch: BatchProfile) -> None:
+    layer_clock = "ONNX Runtime's profiler"
+
+    def __init__(self, session: Any, batch: BatchProfile, path: Path, threads: int | None) -> None:
         self._session = session
         self._batch = batch
+        self._path, self._threads = path, threads
         self._ports = tuple(_input_port(port) for port in session.get_inputs())
 
     @property
@@ -134,12 +140,13 @@ class OnnxRuntimeSession:
         ort = need("onnxruntime", extra=None, to="run ONNX files")
         session = self._opened()
         binding = session.io_binding()
-        for name, array in inputs.items():
-            # The value shares the array's memory, hence a copy that only the binding holds.
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(own_copy(array)))
+        # The value shares the array's memory, hence a copy that only the feed holds.
+        copies = {name: own_copy(array) for name, array in inputs.items()}
+        for name, array in copies.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for port in session.get_outputs():
             _bind_output(ort, binding, port, rows)
-        return OnnxRuntimeFeed(binding, tuple(port.name for port in session.get_outputs()))
+        return OnnxRuntimeFeed(binding, tuple(port.name for port in session.get_outputs()), copies)
 
     def launch(self, feed: OnnxRuntimeFeed) -> None:
         """Run once.
@@ -157,6 +164,24 @@ class OnnxRuntimeSession:
         """Outputs of the last launch, copied."""
         values = feed.binding.get_outputs()
         return {name: own_copy(value.numpy()) for name, value in zip(feed.outputs, values, strict=True)}
+
+    def profile(self, feed: OnnxRuntimeFeed, launches: int) -> ProfiledLaunches:
+        """Load the file once more, with the profiler, and run it so often. Each node is a layer.
+
+        Raises:
+            InvalidMeasurement: ONNX Runtime failed while it ran, or its profile is none.
+        """
+        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder:
+            session = _load(self._path, shown_as=self._path, threads=self._threads, profile=Path(folder) / "profile")
+            try:
+                for _ in range(launches):
+                    session.run(None, dict(feed.inputs))
+            # ONNX Runtime's exceptions share no base below Exception, and each of them means that nothing was computed.
+            except Exception as error:
+                raise InvalidMeasurement(f"ONNX Runtime failed while running with its profiler: {error}") from error
+            finally:
+                document = Path(session.end_profiling())
+            return read_profile(document.read_bytes(), launches)
 
     def close(self) -> None:
         """Let the vendor's session go; feeds that are still held keep their own memory."""
@@ -179,12 +204,15 @@ def intra_op_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _load(model: Path | bytes, *, shown_as: Path, threads: int | None = None) -> Any:
+def _load(model: Path | bytes, *, shown_as: Path, threads: int | None = None, profile: Path | None = None) -> Any:
     ort = need("onnxruntime", extra=None, to="run ONNX files")
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads or intra_op_threads()
     options.inter_op_num_threads = 1
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     # Threads that spin after a run take the CPU from the session that is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -38,7 +38,9 @@ class TensorRtRtxBackend:
     """Compiles for one compute capability; no driver needed."""
 
     name = "tensorrt_rtx"
-    capabilities = frozenset({Capability.FP8, Capability.LAYER_TABLE, Capability.MEMORY_FIGURES, Capability.COMPILES_FOR_GPU})
+    capabilities = frozenset(
+        {Capability.FP8, Capability.LAYER_TABLE, Capability.MEMORY_FIGURES, Capability.COMPILES_FOR_GPU, Capability.BUILD_OPTIONS}
+    )
 
     @property
     def version(self) -> str:
@@ -62,10 +64,10 @@ class TensorRtRtxBackend:
         """
         trt = need(MODULE, extra="rtx", to="compile for a GPU")
         capability = _capability(trt, engine)
-        plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, partial(_aim_at, capability))
+        plan = build_plan(trt, source, engine.batch, folder / LOG_FILE, partial(_aim_at, capability), options=engine.options)
         with (folder / ENGINE_FILE).open("wb") as file:
-            file.write(plan)
-        return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE)
+            file.write(plan.content)
+        return BuiltFiles(engine=ENGINE_FILE, log=LOG_FILE, notes=plan.notes)
 
     def open(self, engine: EngineArtifact, *, threads: int | None = None) -> AbstractContextManager[Session]:
         """Not offered.

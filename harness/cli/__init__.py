@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from harness.cli.baselines import add_baseline
 from harness.cli.benching import add_bench
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, use_named_gpu
 from harness.cli.engines import add_build, add_layers
+from harness.cli.explaining import add_explain
 from harness.cli.files import add_check_graph, add_compare
 from harness.cli.gating import gate
-from harness.cli.gpu import add_gpu_report, add_prepare
+from harness.cli.gpu import add_gpu_report, add_noise, add_prepare
 from harness.cli.judging import add_judge
 from harness.cli.latency import add_judge_latency
 from harness.cli.speaking import print_to_reader, tell
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["gate"]:
             return gate(arguments[1:])
         options = _parser().parse_args(arguments)
+        use_named_gpu(options)
         return options.run(options)
     except EnginegateError as error:
         return tell(error.code, str(error), error.exit_code, as_json=as_json)
@@ -65,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add_judge_latency(commands)
     add_bench(commands)
     add_baseline(commands)
+    add_explain(commands)
     add_prepare(commands)
     add_gpu_report(commands)
+    add_noise(commands)
     add_command(commands, "doctor", _doctor, "what this machine can build, run and measure, and why not the rest")
     return parser

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, add_gpu
 from harness.cli.latency import alpha, delta, ratio
 from harness.cli.speaking import only_json_on_stdout, print_to_reader
 from harness.records.verdict import exit_code
@@ -38,6 +38,7 @@ def add_bench(commands: Any) -> None:
         default=1,
         help="threads of a backend that computes on the host (default %(default)s, as the gate times)",
     )
+    add_gpu(command)
     command.add_argument("--rest-ms", type=float, default=0.0, metavar="MS", help="pause before each block (default %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of the order of blocks and of the inputs (default %(default)s)")
     command.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a worker may be silent (default %(default)s)")

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, add_gpu
 from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_on_stderr
 from harness.errors import UnknownName, UsageError
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, normalized_target
+from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, normalized_target
 
 
 def add_build(commands: Any) -> None:
@@ -24,27 +24,46 @@ def add_build(commands: Any) -> None:
     command.add_argument("--target", help="GPU to compile for, such as SM89")
     command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
     command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
+    add_gpu(command)
+    command.add_argument("--workspace-mib", type=int, metavar="N", help="most scratch memory of a kernel (default: the builder's choice)")
+    command.add_argument("--optimization-level", type=int, metavar="0-5", help="how long the builder searches (default: its choice)")
+    command.add_argument("--timing-cache", metavar="FILE", help="kernel times, read before a build by tensorrt and written after it")
+    command.add_argument("--version-compatible", action="store_true", help="a plan for later releases too; it carries code for the host")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built artifacts are kept")
     command.add_argument("--out", type=Path, metavar="DIR", help="leave the engine file and its record here")
+    command.epilog = "What a builder may be asked is for the backends tensorrt and tensorrt_rtx; docs/tensorrt.md says more."
 
 
 def build(options: argparse.Namespace) -> int:
     """Build one engine, and say where it is."""
     from harness.pipeline.leaving import build_engine
-    from harness.pipeline.names import backend_of, recipe_of
+    from harness.pipeline.names import backend_of, recipe_of, require_takes_options
 
     encoder, recipe = _asked(options)
+    asked = BuildOptions(
+        workspace_mib=options.workspace_mib,
+        optimization_level=options.optimization_level,
+        timing_cache=_absolute(options.timing_cache),
+        version_compatible=options.version_compatible,
+    )
+    require_takes_options([options.backend], asked)
     engine = EngineSpec(
         encoder=EncoderSpec.parse(encoder, weights=options.weights),
         recipe=recipe_of(recipe),
         backend=backend_of(options.backend).name,
         target=normalized_target(options.target) if options.target else None,
         batch=BatchProfile.parse(options.batch),
+        options=asked,
     )
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr, onnx=options.onnx)
     print_to_reader(made.document if options.json else str(made.path))
     return 0
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that another process may use, whatever folder it is in."""
+    return str(Path(path).expanduser().absolute()) if path else None
 
 
 def _asked(options: argparse.Namespace) -> tuple[str, str]:

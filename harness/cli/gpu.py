@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.commands import add_command
+from harness.cli.commands import add_command, add_gpu
 from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_on_stderr
 
 # What is asked of a GPU first: the encoders that figures are published for, the larger one first.
@@ -16,6 +17,7 @@ _RECIPES = ("fp16", "linear", "attention", "modelopt")
 # A whole number of the largest usual batches, and more than the 299 rows that a first percentile takes.
 _ROWS = 384
 _BATCHES = "1,8,32,128"
+_STUDIED, _CHANGES = "ViT-B-32/image", "0.5,1,2"
 
 
 def add_prepare(commands: Any) -> None:
@@ -57,11 +59,25 @@ def add_gpu_report(commands: Any) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report; one that is there is gone on with")
     command.add_argument("--batches", type=_counts, default=_counts(_BATCHES), metavar="N,N", help=f"an engine each (default {_BATCHES})")
     command.add_argument("--backend", default="tensorrt", help="tensorrt (default) or onnxruntime")
+    add_gpu(command)
     command.add_argument("--budget-minutes", type=_minutes, metavar="N", help="begin nothing that would end later (default: no limit)")
     command.add_argument("--processes", type=_count, default=5, metavar="K", help="fresh processes of a timing (default %(default)s)")
     command.add_argument("--quartets", type=_count, default=5, metavar="M", help="groups of four blocks in each (default %(default)s)")
     command.add_argument("--builders", type=_count, default=1, metavar="N", help="engines built at one time (default %(default)s)")
+    command.add_argument("--baselines", type=Path, metavar="DIR", help="store figures that this folder lacks; refused in CI")
+    command.add_argument("--engines", type=Path, metavar="DIR", help="leave every engine file here, as build --out does")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built engines are kept")
+    command.add_argument(
+        "--study",
+        nargs="?",
+        const=_STUDIED,
+        metavar="ARCH/TOWER",
+        help=f"in place of all that, study noise and slow-downs of known size with its FP16 engine (default {_STUDIED})",
+    )
+    command.add_argument("--study-processes", type=_count, default=30, metavar="K", help="fresh ones (default %(default)s)")
+    command.add_argument("--study-quartets", type=_count, default=12, metavar="M", help="in each, a change (default %(default)s)")
+    command.add_argument("--changes", type=_percents, default=_percents(_CHANGES), metavar="P,P", help=f"percent (default {_CHANGES})")
+    command.add_argument("--trace-seconds", type=_minutes, default=10.0, metavar="S", help="launches in a row (default %(default)s)")
     command.epilog = "Exit code: 0 all is done; 3 something is left, and the same command goes on; 4 something of a line broke."
 
 
@@ -81,11 +97,55 @@ def gpu_report(options: argparse.Namespace) -> int:
         quartets=options.quartets,
         builders=options.builders,
         cache_dir=options.cache_dir,
+        baselines=options.baselines,
+        engines=options.engines,
+        command=("enginegate", *sys.argv[1:]),
+        study=_studying(options),
     )
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         report = reported(asked, progress_on_stderr)
     print_to_reader(report.document if options.json else report.text)
     return report.exit_code
+
+
+def _studying(options: argparse.Namespace) -> Any:
+    from harness.pipeline.gpu_reporting import Studying
+
+    if options.study is None:
+        return None
+    return Studying(
+        encoder=options.study,
+        changes=options.changes,
+        processes=options.study_processes,
+        quartets=options.study_quartets,
+        trace_s=options.trace_seconds,
+    )
+
+
+def add_noise(commands: Any) -> None:
+    command = add_command(commands, "noise", noise, "say what the samples of a noise study show")
+    command.add_argument("folder", type=Path, metavar="DIR", help="folder study of a gpu-report, with samples-CHANGE.json.gz")
+
+
+def noise(options: argparse.Namespace) -> int:
+    """Read, count, and print Markdown."""
+    from harness.pipeline.studying import read_study
+    from harness.report.noise import noise_lines
+    from harness.store.codec import to_json
+
+    found = read_study(options.folder)
+    print_to_reader(to_json(found).decode().rstrip() if options.json else "\n".join(noise_lines(found)).rstrip())
+    return 0
+
+
+def _percents(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(dict.fromkeys(float(part) / 100 for part in text.split(",")))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected percents above 0 and below 100, such as {_CHANGES}")
+    return shares
 
 
 def _count(text: str) -> int:
@@ -104,5 +164,5 @@ def _minutes(text: str) -> float:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected minutes, more than 0")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number, more than 0")
     return minutes

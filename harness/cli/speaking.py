@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -41,7 +41,7 @@ def document(content: dict[str, Any]) -> str:
     return to_json(content).decode().rstrip()
 
 
-def progress_on_stderr(text: str) -> contextlib.AbstractContextManager[None]:
+def progress_on_stderr(text: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
     """A sign of life while something is made."""
     from harness.report.progress import Progress
 

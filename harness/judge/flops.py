@@ -31,6 +31,15 @@ def product_flops(view: GraphView, node: OnnxNode) -> int | None:
     return _OPERATIONS * prod(output) * terms
 
 
+def flops_a_row(view: GraphView) -> Mapping[str, int]:
+    """FLOPs of each product for one row of the batch, where they are known; also of a graph whose batch is written into it."""
+    batches = {port.shape[0] for port in view.graph.inputs if port.shape}
+    written = batches.pop() if len(batches) == 1 else 1
+    rows = written if isinstance(written, int) and written > 0 else 1
+    found = {name: product_flops(view, node) for name, node in products(view).items()}
+    return {name: count // rows for name, count in found.items() if count is not None}
+
+
 def _shape(view: GraphView, tensor: str) -> tuple[int, ...] | None:
     constant = view.graph.constants.get(tensor)
     if constant is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.records.baseline import Baseline, BaselineKey, BaselineMode
+from harness.records.baseline import Baseline, BaselineKey, BaselineMode, with_figures
 from harness.records.gate_lines import BOUNDED
 from harness.records.spec import EngineSpec
 from harness.records.verdict import Judgement, Status
@@ -114,6 +115,7 @@ class Approvals:
                     recipes=None if every_recipe else frozenset(one.recipe for one in used),
                     weights=frozenset(one.weights for one in used),
                     batches=frozenset(one.batch for one in used),
+                    options=frozenset(one.options for one in used),
                 )
                 for key in used
             ],
@@ -136,24 +138,17 @@ class Approvals:
         return f" (there is one for {shown})" if near else ""
 
     def _write(self, judgement: Judgement, engine: EngineSpec) -> None:
-        key, onnx_sha256 = self._pipeline.baseline_key(engine), self._onnx_sha256(engine)
-        samples = {"process_ratios": self._process_ratios(engine)} if judgement.metric == "latency_ratio" else {}
-
-        def changed(before: Baseline | None) -> Baseline:
-            kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
-            return Baseline(
-                key=key,
-                figures=_plain_numbers({**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement)}),
-                onnx_sha256=onnx_sha256,
-                samples={**(kept.samples if kept else {}), **samples},
-                provenance={**(kept.provenance if kept else {}), **self._provenance(judgement.metric, engine)},
-            )
-
-        self._baselines.change(key, changed)
-
-    def _stored_figure(self, judgement: Judgement) -> float:
         assert judgement.observed is not None  # for the type checker: `settle` looked
-        return round(judgement.observed, 4)
+        key = self._pipeline.baseline_key(engine)
+        changed = partial(
+            with_figures,
+            key=key,
+            onnx_sha256=self._onnx_sha256(engine),
+            figures={judgement.metric: judgement.observed},
+            samples={"process_ratios": self._process_ratios(engine)} if judgement.metric == "latency_ratio" else {},
+            provenance=self._provenance(judgement.metric, engine),
+        )
+        self._baselines.change(key, changed)
 
     def _process_ratios(self, engine: EngineSpec) -> tuple[float, ...]:
         return tuple(round(math.exp(log), 4) for log in self._ratio_logs(engine))
@@ -174,8 +169,3 @@ class Approvals:
         if metric == "centred_snr_db":
             facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
         return facts
-
-
-def _plain_numbers(figures: Mapping[str, float]) -> dict[str, float]:
-    """Whole numbers without a decimal point, as a person would write bytes."""
-    return {name: int(figure) if float(figure).is_integer() else figure for name, figure in figures.items()}

@@ -22,6 +22,10 @@ class Budget:
         self._ends = None if minutes is None else time.monotonic() + 60 * minutes
         self._longest: dict[str, float] = {}
 
+    def holds(self, expected_s: float) -> bool:
+        """Whether something that is expected to take so long may begin: it would end in time, and the time is not over."""
+        return self._ends is None or ((now := time.monotonic()) < self._ends and now + expected_s <= self._ends)
+
     @contextmanager
     def step(self, kind: str) -> Iterator[None]:
         """A step, as long as the longest of its kind so far may end in time; of the first of a kind nothing is known.
@@ -30,7 +34,7 @@ class Budget:
             OutOfTime: it may not, and is not begun.
         """
         started = time.monotonic()
-        if self._ends is not None and started + self._longest.get(kind, 0.0) >= self._ends:
+        if not self.holds(self._longest.get(kind, 0.0)):
             raise OutOfTime(kind)
         try:
             yield

@@ -77,10 +77,15 @@ def explain_file(path: Path, *, onnx: Path | None) -> ExplainedEngine:
         table = read_layer_table(path)
     except UnreadableLayerTable as error:
         raise UnusableLayerTable(str(error)) from error
-    return _explained(table, _view(onnx) if onnx else None, file=path, onnx=onnx)
+    return _explained(table, graph_view(onnx) if onnx else None, file=path, onnx=onnx)
 
 
-def _view(onnx: Path) -> GraphView:
+def graph_view(onnx: Path) -> GraphView:
+    """The graph in an ONNX file, each node under a name of its own, with its structure.
+
+    Raises:
+        UnusableGraph: it cannot be read.
+    """
     from harness.judge.onnx_checks.format import distinct
     from harness.judge.structure import GraphView
     from harness.measure.onnx_graph import read_onnx_graph

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from harness.contracts import Capability
 from harness.errors import EnginegateError
+from harness.pipeline.gpu_waves import line_name
+from harness.pipeline.keeping import Keeper
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.gpu_report import Event, ReportLine, Stage
 from harness.records.observations import Embeddings
-from harness.records.spec import BatchProfile, EngineSpec, Recipe
+from harness.records.spec import EngineSpec
 from harness.records.verdict import Judgement
 from harness.store.gpu_report import ReportFolder
 from harness.store.prepared import PreparedFolder
@@ -24,40 +27,16 @@ from harness.workers.engines import EngineWorker
 from harness.workers.worker import Worker
 
 if TYPE_CHECKING:
+    from harness.pipeline.gpu_approving import Approvals
     from harness.pipeline.seeing import Pipeline
     from harness.records.policy import GatePolicy
-    from harness.records.prepared import PreparedManifest, PreparedRows
+    from harness.records.prepared import PreparedRows
 
-# The most wanted first: the reference and the safe default, then the recipe that promises most.
-_WAVES = ((Recipe.FP16, Recipe.LINEAR), (Recipe.ATTENTION,))
-# E7 is held to a stored figure, and E10 only reports. As in the graph suite, those of FP8 are asked of quantized recipes only.
-_CHECKS = ("E1", "E4", "E8", "E9")
+_MEMORY = ("weights_bytes", "plan_bytes", "activation_bytes")
+# E10 only reports. As in the graph suite, those of FP8 are asked of quantized recipes only.
+_CHECKS = ("E1", "E4", "E7", "E8", "E9")
 _CHECKS_OF_FP8 = ("E2", "E3", "E5", "E6")
 _ACCURACY = ("finite", "cosine_min", "cosine_p01", "centred_snr_db")  # what FP32 rows alone can judge
-
-
-def wanted_engines(manifest: PreparedManifest, batches: Sequence[int], backend: str) -> tuple[EngineSpec, ...]:
-    """Every engine of a report, the most wanted first: by recipes, the largest batch first, then as the folder lists them."""
-    engines = [
-        EngineSpec(
-            encoder=graph.spec,
-            recipe=graph.recipe,
-            backend=backend,
-            batch=BatchProfile(minimum=batch, optimum=batch, maximum=batch),
-        )
-        for batch in sorted(set(batches), reverse=True)
-        for graph in manifest.graphs
-    ]
-    return tuple(sorted(engines, key=lambda engine: _wave(engine.recipe)))
-
-
-def line_name(engine: EngineSpec) -> str:
-    """File name of a line: `ViT-B-32-image-linear-b128`."""
-    return f"{engine.stem}-b{engine.batch.optimum}"
-
-
-def _wave(recipe: Recipe) -> int:
-    return next((number for number, wave in enumerate(_WAVES) if recipe in wave), len(_WAVES))
 
 
 class Looking:
@@ -66,13 +45,18 @@ class Looking:
     Args:
         pipeline: reads graphs, layers and memory of what its maker built.
         policy: what recipes promise, and the bounds of accuracy.
+        approvals: what figures are held to.
     """
 
-    def __init__(self, pipeline: Pipeline, policy: GatePolicy, prepared: PreparedFolder, folder: ReportFolder) -> None:
+    def __init__(
+        self, pipeline: Pipeline, policy: GatePolicy, approvals: Approvals, prepared: PreparedFolder, folder: ReportFolder
+    ) -> None:
         self._pipeline = pipeline
         self._policy = policy
+        self._approvals = approvals
         self._prepared = prepared
         self._folder = folder
+        self._keepers: dict[int, Keeper] = {}
 
     def with_graph(self, line: ReportLine, engine: EngineSpec, *, twin: EngineSpec | None) -> ReportLine:
         """The line with bytes and, where the backend keeps a layer table, what became of the graph's nodes.
@@ -98,18 +82,55 @@ class Looking:
 
     def _looked(self, line: ReportLine, engine: EngineSpec, twin: EngineSpec | None) -> ReportLine:
         artifact = self._pipeline.maker.engine(engine)
-        row = self._pipeline.engine_row(engine)
+        row = self._keeper(engine).row_with_layers(engine)
+        graph = self._prepared.graph_of(engine.encoder, engine.recipe)
+        settle = partial(self._approvals.settled, engine=engine, graph=graph)
+        seen = replace(line, engine=row, benchmark=tuple(map(settle, self._byte_judgements(engine, twin))))
         if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
-            return replace(line, engine=row)
+            return seen
         table = self._pipeline.layers(engine)
         document = artifact.layers or artifact.log
         kept = self._folder.keep_layers(line_name(engine), document) if document else None
-        judged = tuple(self._graph_judgements(engine, twin))
-        return replace(line, engine=replace(row, layer_table=kept), layers=len(table.rows), graph=judged)
+        judged = tuple(map(settle, self._graph_judgements(engine, twin)))
+        return replace(seen, layer_source=kept, layers=len(table.rows), graph=judged)
+
+    def _byte_judgements(self, engine: EngineSpec, twin: EngineSpec | None) -> Iterator[Judgement]:
+        from harness.judge.memory import predicted_weights_ratio, weights_ratio
+
+        seen = self._pipeline.memory(engine)
+        for metric in _MEMORY:
+            if metric != "activation_bytes" or Capability.MEMORY_FIGURES in backend_of(engine.backend).capabilities:
+                yield self._against_stored(metric, getattr(seen, metric), engine)
+        if twin is not None:
+            predicted = predicted_weights_ratio(self._pipeline.graph(twin.encoder, twin.recipe), self._policy.policy(engine.recipe))
+            whole = self._pipeline.memory(twin).weights_bytes
+            yield weights_ratio(seen.weights_bytes, whole, predicted, relative_margin=self._margin("weights_ratio", engine))
+
+    def _against_stored(self, metric: str, observed: int | None, engine: EngineSpec) -> Judgement:
+        from harness.judge.memory import bytes_against_baseline
+
+        return bytes_against_baseline(
+            metric,
+            observed,
+            self._approvals.approved(metric, engine),
+            is_same_graph=self._approvals.is_same_graph(engine),
+            relative_margin=self._margin(metric, engine),
+        )
+
+    def _margin(self, metric: str, engine: EngineSpec) -> float:
+        return self._policy.margin(metric, engine, self._approvals.machine_class(engine))
+
+    def _keeper(self, engine: EngineSpec) -> Keeper:
+        """Keeps what a run directory holds; one a batch, since a run's engines are told apart by encoder and recipe."""
+        batch = engine.batch.optimum
+        if batch not in self._keepers:
+            self._keepers[batch] = Keeper(self._pipeline, self._folder.run_of(batch))
+        return self._keepers[batch]
 
     def _graph_judgements(self, engine: EngineSpec, twin: EngineSpec | None) -> Iterator[Judgement]:
         from harness.judge.engine_checks.all_checks import judgement
         from harness.judge.engine_checks.evidence import EngineEvidence
+        from harness.judge.engine_checks.moves import bytes_moved, moving_rows
         from harness.judge.engine_flops import fp8_flop_share
         from harness.judge.engine_graph import block_gemms_fp8, fused_attention, fused_attention_fp8, unfused_qdq, without_attention
 
@@ -129,7 +150,9 @@ class Looking:
             flop_floor=floor,
             reference=self._pipeline.layers(twin) if twin is not None else None,
             memory=self._pipeline.memory_or_none(engine),
+            approved_moves=self._approvals.approved("check_E7", engine),
         )
+        yield self._against_stored("reformat_bytes", bytes_moved(moving_rows(seen)), engine)
         for check in sorted(_CHECKS + _CHECKS_OF_FP8 if engine.recipe.is_quantized else _CHECKS):
             if has_attention or check != "E4":
                 yield judgement(check, seen, promise)
@@ -143,14 +166,18 @@ class Looking:
             exact=self._prepared.reference(rows),
             half=self._embeddings(twin, rows) if twin is not None else None,
             weights=engine.encoder.weights,
+            approved_snr_db=self._approvals.approved("centred_snr_db", engine, inputs=rows.digest),
         )
+        self._keeper(engine).keep_accuracy(engine, evidence)
+        graph = self._prepared.graph_of(engine.encoder, engine.recipe)
         for metric in (*_ACCURACY, "fp8_error_db") if twin is not None else _ACCURACY:
-            yield judgement(
+            judged = judgement(
                 metric,
                 evidence,
                 limit=lambda name: self._policy.limit(name, engine),
-                margin=lambda name: self._policy.margin(name, engine),
+                margin=lambda name: self._margin(name, engine),
             )
+            yield self._approvals.settled(judged, engine, graph, facts={"inputs": rows.digest})
 
     def _embeddings(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
         """What the engine makes of the evaluation inputs, in a process of its own; kept, and not run twice."""

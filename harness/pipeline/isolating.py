@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contracts import Backend, Capability, DeviceBound
+from harness.contracts import Backend, Capability, DeviceBound, Say, Session
 from harness.errors import BuildFailed, WorkerFailed
 from harness.measure.host_memory import built_weighed
 from harness.measure.machine import machine_class
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 # The slowest build seen, ViT-L-14 at the highest optimization level, took 160 s; ten times that is no build any more.
 BUILD_S = 1800.0
+# A large engine takes a minute to load from a slow disk; a launch that takes longer than this has hung.
+CALL_S = 300.0
 _TAIL_LINES = 12
 _TAIL_BYTES = 8192
 
@@ -28,13 +32,35 @@ def gpu_of(backend: Backend) -> Gpu | None:
     return backend.gpu() if isinstance(backend, DeviceBound) else None
 
 
+def alike_gpus(backend: Backend) -> tuple[Gpu, ...]:
+    """The GPU that a backend's engines are bound to and run on, and others of this machine that build the same engines."""
+    gpu = gpu_of(backend)
+    if gpu is None or not isinstance(backend, DeviceBound):
+        return ()
+    return (gpu, *(other for other in backend.gpus() if other != gpu and str(other) == str(gpu)))
+
+
 def machine_class_of(spec: EngineSpec) -> str:
     """Which machines' figures of this engine are comparable with this one's."""
     return machine_class(spec.target, gpu_of(backend_of(spec.backend)))
 
 
-def built_apart(backend: Backend, source: Path, spec: EngineSpec, folder: Path, *, limit_s: float = BUILD_S) -> BuiltFiles:
+def built_apart(
+    backend: Backend,
+    source: Path,
+    spec: EngineSpec,
+    folder: Path,
+    *,
+    limit_s: float = BUILD_S,
+    say: Say | None = None,
+    gpu: str | None = None,
+) -> BuiltFiles:
     """What the backend's build left in `folder`, by a worker where the backend needs one, and what it took of the host's memory.
+
+    Args:
+        limit_s: seconds that the build may take in a worker.
+        say: called with how far it is, where the backend tells.
+        gpu: UUID of the GPU to build on; None leaves the choice to the backend.
 
     Raises:
         BuildFailed: the worker died, hung or babbled, with the last lines of the build's log; or what the build itself raises.
@@ -47,11 +73,32 @@ def built_apart(backend: Backend, source: Path, spec: EngineSpec, folder: Path, 
     asked = EngineArtifact(spec=spec, source=None, backend_version="", path=None, sha256=None, plan_bytes=None, build_seconds=0.0)
     library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
     try:
-        with Worker(spec.id, library_path=library_path) as worker:
-            left = worker.ask("build", timeout_s=limit_s, source=str(source), engine=engine_to_plain(asked), folder=str(folder))
+        with Worker(spec.id, library_path=library_path, gpu=gpu) as worker:
+            plain = engine_to_plain(asked)
+            left = worker.ask("build", timeout_s=limit_s, say=say, source=str(source), engine=plain, folder=str(folder))
     except WorkerFailed as error:
         raise BuildFailed(f"{error}{_last_lines(folder)}") from error
     return from_plain(BuiltFiles, left, origin=f"the build of {spec.id}")
+
+
+@contextmanager
+def opened(engine: EngineArtifact) -> Generator[Session]:
+    """A session of the engine, in a worker where its backend can poison the process that it runs in.
+
+    Raises:
+        WorkerFailed: the worker died, hung or babbled, now or in any later call: this engine is lost, and no other.
+    """
+    backend = backend_of(engine.spec.backend)
+    if Capability.NEEDS_ISOLATION not in backend.capabilities:
+        with backend.open(engine) as session:
+            yield session
+        return
+    from harness.workers.sessions import WorkerSession
+    from harness.workers.worker import Worker
+
+    library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
+    with Worker(engine.spec.id, library_path=library_path) as worker:
+        yield WorkerSession(worker, engine, timeout_s=CALL_S)
 
 
 def _last_lines(folder: Path) -> str:

@@ -41,6 +41,10 @@ class Keeper:
 
     def _engine_row(self, engine: EngineSpec) -> EngineRow:
         self._keep_logs(engine)
+        return self.row_with_layers(engine)
+
+    def row_with_layers(self, engine: EngineSpec) -> EngineRow:
+        """One engine, as `run.json` lists it; its layer table and what the nodes of its graph are, are kept beside it."""
         layer_table = self._keep_layers(engine)
         return self._pipeline.engine_row(engine, layer_table=layer_table, graph=self._keep_roles(engine) if layer_table else None)
 

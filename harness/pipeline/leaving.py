@@ -44,15 +44,24 @@ def build_engine(spec: EngineSpec, *, cache_dir: Path | None, out: Path | None, 
     pipeline = Pipeline(Maker(ArtifactCache(cache_dir or default_cache_dir()), progress), evaluation_rows=NO_ROWS, progress=progress)
     if onnx is not None:
         spec = replace(spec, encoder=_adopted(pipeline.maker, spec, onnx))
+    return left_engine(pipeline, spec, out, stem=spec.stem)
+
+
+def left_engine(pipeline: Pipeline, spec: EngineSpec, out: Path | None, *, stem: str) -> LeftEngine:
+    """The engine under `out` with its record, both of them named `stem`; without `out`, in the cache.
+
+    Raises:
+        Broken: the machine, the build or the store failed.
+    """
     artifact = pipeline.maker.engine(spec)
     if artifact.path is None:
         raise BuildFailed(f"{spec.id} has no engine file: its backend runs the checkpoint itself; choose another backend")
-    path = out / f"{spec.stem}{artifact.path.suffix}" if out else artifact.path
+    path = out / f"{stem}{artifact.path.suffix}" if out else artifact.path
     record = {"schema": ENGINE_SCHEMA, "file": path.name, "sha256": artifact.sha256, "engine": pipeline.engine_row(spec)}
     document = to_json(record)
     if out is not None:
         copy_atomically(artifact.path, path)
-        write_atomically(out / f"{spec.stem}.json", document)
+        write_atomically(out / f"{stem}.json", document)
     return LeftEngine(path=path, document=document.decode().rstrip())
 
 

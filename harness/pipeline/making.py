@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from harness.errors import MissingLibrary, UnsupportedTarget
+from harness.contracts import Action, Capability, NamesRefusals, Say
+from harness.errors import MissingLibrary, NeedsFixedBatch, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from harness.prepare.dataset import Dataset
 
 Made = TypeVar("Made")
-Progress = Callable[[str], AbstractContextManager[None]]
+# What is being done, as a context; what it gives says how far it is, where anyone listens.
+Progress = Callable[[str], AbstractContextManager[Say | None]]
 
 # Libraries whose version changes what preparation makes, and what inputs are.
 _PREPARED_BY = ("torch", "open-clip-torch", "nvidia-modelopt", "onnx", "onnx-graphsurgeon")
@@ -59,6 +61,21 @@ class _ReferenceFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FakeQuantFacts:
     quantizers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BatchFacts:
+    """Why no engine for a batch that changes can be built; None where it can."""
+
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandIn:
+    """The engine that is built where another was asked for, and why; itself, and no word, where nothing stands in the way."""
+
+    engine: EngineSpec
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +125,7 @@ class Maker:
         self._note = note
         self._once = Once()
         self._engines: dict[EngineSpec, EngineArtifact] = {}
+        self._notes: dict[EngineSpec, str] = {}
 
     def origin(self, encoder: EncoderSpec) -> str:
         """Where the weights come from, free of paths."""
@@ -132,15 +150,29 @@ class Maker:
         self._once(("origin", onnx.encoder.weights), lambda: onnx.origin)
         self._once(("onnx", onnx.encoder, onnx.recipe.on(onnx.encoder.tower)), lambda: onnx)
 
-    def engine(self, spec: EngineSpec) -> EngineArtifact:
+    def engine(self, spec: EngineSpec, *, gpu: str | None = None) -> EngineArtifact:
         """The built engine.
+
+        Args:
+            gpu: UUID of the GPU to build it on, where it is not built yet; None leaves the choice to the backend.
 
         Raises:
             UnsupportedTarget: the backend compiles for a GPU and none is named, or that GPU cannot have it.
             MissingLibrary: the backend cannot build here, in its own words.
         """
-        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec))
+        self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
+
+    def stand_in(self, spec: EngineSpec) -> StandIn:
+        """What is built in place of `spec`: itself, or the same with a fixed batch where its builder has no kernels for one that changes.
+
+        The FP16 engine that such an engine is compared with has that batch too, so that both compute the same.
+        """
+        return self._once(("stand-in", spec), lambda: self._stand_in(spec)) if may_have_stand_in(spec) else StandIn(engine=spec)
+
+    def note_on(self, spec: EngineSpec) -> str:
+        """Why this engine is there in place of another that was asked for; empty where it is not."""
+        return self._notes.get(spec, "")
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
         """FP32 embeddings of `inputs`, by PyTorch."""
@@ -163,7 +195,7 @@ class Maker:
         quantizers = _facts(_FakeQuantFacts, entry).quantizers
         return RangeUse(shares=_array(entry, _SHARES), quantizers=quantizers, inputs_digest=inputs.digest)
 
-    def working(self, words: str) -> AbstractContextManager[None]:
+    def working(self, words: str) -> AbstractContextManager[Say | None]:
         """Say what is being done, for as long as it is."""
         return self._progress(words)
 
@@ -232,9 +264,28 @@ class Maker:
             "code": code_digest("harness.prepare"),
         }
 
-    def _engine(self, spec: EngineSpec) -> EngineArtifact:
+    def _stand_in(self, spec: EngineSpec) -> StandIn:
+        """Kept in the cache: a build that is refused takes as long as one that is not."""
         backend = backend_of(spec.backend)
         _require_possible(backend, spec)
+
+        def build(_: Path) -> Mapping[str, Any]:
+            try:
+                self.engine(spec)
+            except NeedsFixedBatch as refusal:
+                return to_plain(_BatchFacts(refusal=str(refusal).partition("\n")[0]))
+            return to_plain(_BatchFacts(refusal=None))
+
+        refusal = _facts(_BatchFacts, self._cache.fetch("batch", self._engine_made_from(spec, backend), build)).refusal
+        if refusal is None:
+            return StandIn(engine=spec)
+        fixed = replace(spec, batch=spec.batch.fixed)
+        note = f"built for batch {fixed.batch} in place of {spec.batch}, as is the FP16 engine it is compared with: {refusal}"
+        self._notes |= {fixed: note, replace(fixed, recipe=Recipe.FP16): f"built for batch {fixed.batch} beside {fixed.id}"}
+        self._note(f"{spec.id}: {note}")
+        return StandIn(engine=fixed, note=note)
+
+    def _engine_made_from(self, spec: EngineSpec, backend: Backend) -> dict[str, Any]:
         source = self.onnx(spec.encoder, spec.recipe)
         made_from = {
             "onnx": source.sha256,
@@ -242,15 +293,23 @@ class Maker:
             "version": backend.version,
             "target": spec.target,
             "batch": str(spec.batch),
+            **spec.options.made_from,
             "code": code_digest("harness.backends"),
         }
-        if (gpu := gpu_of(backend)) is not None:
-            made_from["gpu"] = gpu.machine_class
+        if (bound := gpu_of(backend)) is not None:
+            made_from["gpu"] = bound.machine_class
+        return made_from
+
+    def _engine(self, spec: EngineSpec, gpu: str | None) -> EngineArtifact:
+        backend = backend_of(spec.backend)
+        _require_possible(backend, spec)
+        source = self.onnx(spec.encoder, spec.recipe)
 
         def build(folder: Path) -> Mapping[str, Any]:
-            return to_plain(built_apart(backend, source.path, spec, folder))
+            with self._progress(f"building {spec.id}") as say:
+                return to_plain(built_apart(backend, source.path, spec, folder, say=say, gpu=gpu))
 
-        entry = self._fetch("engine", made_from, build, doing=f"building {spec.id}")
+        entry = self._cache.fetch("engine", self._engine_made_from(spec, backend), build)
         built = _facts(BuiltFiles, entry)
         engine = entry.files[built.engine]
         return EngineArtifact(
@@ -267,6 +326,7 @@ class Maker:
             layers=entry.path(built.layers) if built.layers else None,
             device=built.device,
             memory=built.memory,
+            notes=built.notes,
         )
 
     def _reference_entry(self, encoder: EncoderSpec, inputs: EncoderInputs) -> CacheEntry:
@@ -312,6 +372,13 @@ class Maker:
         return self._cache.fetch(kind, made_from, build_with_words)
 
 
+def may_have_stand_in(spec: EngineSpec) -> bool:
+    """Whether it takes a build to know which batches this engine can have."""
+    if spec.batch.is_fixed or not spec.recipe.is_quantized:
+        return False
+    return Capability.MAY_NEED_FIXED_BATCH in backend_of(spec.backend).capabilities
+
+
 def code_digest(package: str) -> str:
     """sha256 over the source files of one of our packages: what made an artifact includes our own code."""
     digest = hashlib.sha256()
@@ -350,10 +417,10 @@ def _array(entry: CacheEntry, name: str) -> Any:
 
 
 def _require_possible(backend: Backend, spec: EngineSpec) -> None:
-    from harness.contracts import Action, Capability
-
     if spec.target is None and Capability.COMPILES_FOR_GPU in backend.capabilities:
         raise UnsupportedTarget(f"{backend.name} compiles for a GPU and none was named; add --target, such as --target SM89")
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.BUILD, spec)
     reason = backend.why_not(Action.BUILD, spec)
     if reason is not None:
         raise MissingLibrary(f"{spec.id} cannot be built here: {reason}")

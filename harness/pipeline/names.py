@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UnknownName, UsageError
-from harness.records.spec import EncoderSpec, Recipe
+from harness.records.spec import BuildOptions, EncoderSpec, Recipe
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -37,6 +38,30 @@ def recipe_of(name: str) -> Recipe:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UnknownName(f"recipe {name!r} is unknown; expected one of {', '.join(Recipe)}{hint}")
     return Recipe(name)
+
+
+def taken_options(backend: Backend, options: BuildOptions) -> BuildOptions:
+    """Those of the options that the backend has a use for."""
+    from harness.contracts import Capability
+
+    if Capability.BUILD_OPTIONS not in backend.capabilities:
+        return BuildOptions()
+    return options if Capability.TIMES_KERNELS in backend.capabilities else replace(options, timing_cache=None)
+
+
+def require_takes_options(backends: Iterable[str], options: BuildOptions) -> None:
+    """Refuse an option that none of the backends has a use for: its owner would believe that it counted.
+
+    Raises:
+        UsageError: with the backends that take it.
+    """
+    from harness.backends.registry import backend_names
+
+    chosen = tuple(backends)
+    for option in options.names:
+        able = [name for name in backend_names() if option in taken_options(backend_of(name), options).names]
+        if not set(able) & set(chosen):
+            raise UsageError(f"{option} has no use for {', '.join(chosen)}; it is for backend {' or '.join(able)}; leave it out")
 
 
 def weights_by_arch(values: Iterable[str], archs: tuple[str, ...]) -> dict[str, str]:

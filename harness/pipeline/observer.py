@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from harness.judge.onnx_checks.all_checks import Evidence
     from harness.judge.structure import GraphView
     from harness.pipeline.bench import Bench
+    from harness.pipeline.making import StandIn
     from harness.pipeline.seeing import Pipeline
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
@@ -109,6 +110,10 @@ class Observer:
         )
         self._keeper.keep_accuracy(engine, evidence)
         return evidence
+
+    def stand_in(self, engine: EngineSpec) -> StandIn:
+        """What is built where `engine` was asked for, and why where it is another."""
+        return self._pipeline.maker.stand_in(engine)
 
     def inputs(self, subject: Subject) -> EncoderInputs:
         """The evaluation inputs, as the engine takes them."""

@@ -15,11 +15,12 @@ from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate, asks_again, in_ms, ratio_judgements, ratio_seen
 from harness.pipeline.pairing import Pair, Plan, measure
+from harness.pipeline.slower import with_slower_layers
 from harness.records.artifacts import EngineArtifact
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
-from harness.records.spec import EngineSpec
+from harness.records.spec import BuildOptions, EngineSpec
 from harness.records.timing import TimingProtocol
 from harness.records.verdict import Judgement, Status
 
@@ -122,6 +123,7 @@ class Pacing:
             EnginegateError: an engine was not built, found or loaded, or a worker died, hung or babbled.
         """
         if gate not in self._paced:
+            self._planned = tuple(dict.fromkeys(map(self._stand_in, self._planned)))
             planned = self._planned if gate in self._planned else (*self._planned, gate)
             together = [one for one in planned if one.engine.backend == gate.engine.backend and one.engine.batch == gate.engine.batch]
             self._measure(together, alpha=self._alpha * len(together) / len(planned))
@@ -129,6 +131,13 @@ class Pacing:
         if isinstance(found, EnginegateError):
             raise found
         return found
+
+    def _stand_in(self, gate: Timed) -> Timed:
+        """What is built in its engine's place; itself where that cannot be told, and why is told when it is measured."""
+        try:
+            return replace(gate, engine=self._maker.stand_in(gate.engine).engine)
+        except EnginegateError:
+            return gate
 
     def _measure(self, gates: Sequence[Timed], *, alpha: float) -> None:
         """Time what can be built. What breaks the processes of all is looked for by timing each alone."""
@@ -164,13 +173,19 @@ class Pacing:
         for gate, pace in paces.items():
             stages = (first[gate.id], *([second[gate.id]] if gate.id in second else []))
             paced[gate] = Paced(
-                judgement=_in_words(judged[gate.id], gate, pace, stages, plan),
+                judgement=_in_words(self._explained(judged[gate.id], pace.pair, plan), gate, pace, stages, plan),
                 timings=_timings(pace.pair, stages, plan),
                 logs=tuple(float(log) for log in seen[gate.id].logs),
                 samples=stages,
                 itself=first[gate.id] if pace.is_beside_itself else first.get(_itself(gate)),
             )
         return paced
+
+    def _explained(self, judgement: Judgement, pair: Pair, plan: Plan) -> Judgement:
+        if judgement.status is not Status.FAIL or self._is_approving:
+            return judgement
+        with self._maker.working(f"looking for what got slower in {pair[1].spec.id}"):
+            return with_slower_layers(judgement, pair, rows=plan.rows, threads=plan.threads)
 
     def _plan(self, paces: Mapping[Timed, Pace]) -> Plan:
         lines = [pace.line for pace in paces.values()]
@@ -239,7 +254,14 @@ def build_command(engine: EngineSpec) -> str:
     spec = engine.encoder
     target = ["--target", engine.target] if engine.target else []
     build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(engine.recipe), "--backend", engine.backend]
-    return shlex.join([*build, *target, "--batch", str(engine.batch), "--out", _OUT])
+    return shlex.join([*build, *target, *_options(engine.options), "--batch", str(engine.batch), "--out", _OUT])
+
+
+def _options(asked: BuildOptions) -> list[str]:
+    """What changes the engine. A timing cache only spares the timing, and is a file of the machine that built it."""
+    workspace = [] if asked.workspace_mib is None else ["--workspace-mib", str(asked.workspace_mib)]
+    level = [] if asked.optimization_level is None else ["--optimization-level", str(asked.optimization_level)]
+    return [*workspace, *level, *(["--version-compatible"] if asked.version_compatible else [])]
 
 
 def _built_file(engine: EngineArtifact) -> str:

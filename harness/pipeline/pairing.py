@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,10 @@ from harness.pipeline.guarding import Guard, guarded
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
 from harness.records.timing import Cache, TimingProtocol
-from harness.workers.engines import EngineWorker, Loaded
+from harness.workers.engines import Delayed, EngineWorker, Loaded
 from harness.workers.worker import Worker
 
+DELAY = "delay"  # under this name samples say by how much their candidate was slowed down
 ANSWER_S = 300.0  # a large engine takes a minute to load from a slow disk
 
 Pair = tuple[EngineArtifact, EngineArtifact]
@@ -32,6 +33,8 @@ class Plan:
     Attributes:
         arms: for each gate, the baseline's engine and the candidate's.
         protocol: of the blocks.
+        protocols: of gates that are timed by another one, such as with emptied caches; engines are warmed and sized by `protocol`.
+        delays: of gates whose candidate is slowed down, by what share of a launch; to show that it is found.
         processes: fresh pairs of processes.
         rows: batch of every launch.
         pythons: interpreters of the baseline's workers and of the candidate's; None is this one.
@@ -55,6 +58,12 @@ class Plan:
     answer_s: float = ANSWER_S
     first_process: int = 0
     lock_clocks: bool = True
+    protocols: Mapping[str, TimingProtocol] = field(default_factory=dict[str, TimingProtocol])
+    delays: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def protocol_of(self, gate: str) -> TimingProtocol:
+        """By which the gate's blocks are timed."""
+        return self.protocols.get(gate, self.protocol)
 
     def __post_init__(self) -> None:
         if not self.arms or self.processes < 1:
@@ -113,11 +122,26 @@ def measure(plan: Plan) -> Measured:
             launches = launches or process.calibrated()
             for gate, taken in process.timed(launches).items():
                 blocks[gate].append(ProcessBlocks(blocks=tuple(taken)))
-            about = {gate: {**_about(plan, launches[gate]), **process.about(gate)} for gate in plan.arms}
+            about = {gate: {**_about(plan, gate, launches[gate]), **process.about(gate)} for gate in plan.arms}
     for gate in plan.arms:
         words = {**about[gate], **_about_all(measured)}
         measured.samples[gate] = LatencySamples(processes=tuple(blocks[gate]), about=words)
     return measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An engine in one arm's worker, which loads it once for all gates that time it there.
+
+    Attributes:
+        key: its name in the worker.
+        delay: share of a launch that each of its launches is longer by.
+    """
+
+    key: str
+    arm: Arm = field(compare=False)
+    engine: EngineArtifact = field(compare=False)
+    delay: float = field(compare=False, default=0.0)
 
 
 class _Process:
@@ -128,8 +152,9 @@ class _Process:
         self._number = number
         self._measured = measured
         self._stack = ExitStack()
-        self._loaded: dict[tuple[str, Arm], Loaded] = {}
-        self._warm: dict[tuple[str, Arm], WarmUp] = {}
+        self._loaded: dict[_Held, Loaded] = {}
+        self._warm: dict[_Held, WarmUp] = {}
+        self._delayed: dict[_Held, Delayed] = {}
         self._guard: Guard | None = None
 
     def __enter__(self) -> _Process:
@@ -145,34 +170,37 @@ class _Process:
 
     def load(self) -> None:
         """Open every engine, and run it until it is warm."""
-        for (gate, arm), engine in self._engines():
-            worker = self._workers[arm]
-            loaded = worker.load(_key(gate, arm), engine, rows=self._plan.rows, protocol=self._plan.protocol, threads=self._plan.threads)
-            self._loaded[gate, arm] = loaded
-            self._measured.load_ms[arm].append(loaded.load_ms)
+        for held in self._engines():
+            worker = self._workers[held.arm]
+            loaded = worker.load(held.key, held.engine, rows=self._plan.rows, protocol=self._plan.protocol, threads=self._plan.threads)
+            self._loaded[held] = loaded
+            self._measured.load_ms[held.arm].append(loaded.load_ms)
         for gate in self._plan.arms:
-            _require_alike(gate, self._loaded[gate, Arm.BASELINE], self._loaded[gate, Arm.CANDIDATE])
+            _require_alike(gate, *(self._loaded[self._held(gate, arm)] for arm in Arm))
         devices = {loaded.device_uuid for loaded in self._loaded.values()}
         if len(devices) > 1:
             raise UnusableEngine(f"the engines run on {len(devices)} devices; expected one; choose the GPU by its UUID")
         ours = len(set(map(id, self._workers.values())))
         self._guard = self._stack.enter_context(guarded(devices.pop(), ours=ours, lock=self._plan.lock_clocks))
-        for (gate, arm), _ in self._engines():
-            self._warm[gate, arm] = self._workers[arm].warm(_key(gate, arm), self._plan.protocol)
+        for held in self._loaded:
+            self._warm[held] = self._workers[held.arm].warm(held.key, self._plan.protocol)
+        for held in self._loaded:
+            if held.delay:
+                self._delayed[held] = self._workers[held.arm].delay(held.key, held.delay)
         self._measured.warm_ups += self._warm.values()
 
     def calibrated(self) -> dict[str, int]:
         """Launches a block, by gate: as many for both arms, by the slower of them."""
-        slower = {gate: max(self._warm[gate, arm].launch_ms for arm in Arm) for gate in self._plan.arms}
-        return {gate: launches_a_block(ms, self._plan.protocol.block_ms) for gate, ms in slower.items()}
+        slower = {gate: max(self._warm[self._held(gate, arm)].launch_ms for arm in Arm) for gate in self._plan.arms}
+        return {gate: launches_a_block(ms, self._plan.protocol_of(gate).block_ms) for gate, ms in slower.items()}
 
     def timed(self, launches: Mapping[str, int]) -> dict[str, list[Block]]:
         """Blocks of each gate in time order. Gates take turns quartet by quartet, and who begins moves on by one."""
         gates = tuple(self._plan.arms)
-        orders = {gate: quartet_orders(self._plan.protocol, process=self._number, gate=gate) for gate in gates}
+        orders = {gate: quartet_orders(self._plan.protocol_of(gate), process=self._number, gate=gate) for gate in gates}
         blocks: dict[str, list[Block]] = {gate: [] for gate in gates}
-        for quartet in range(self._plan.protocol.quartets):
-            for gate in _rotated(gates, quartet):
+        for quartet in range(max(map(len, orders.values()))):
+            for gate in _rotated([one for one in gates if quartet < len(orders[one])], quartet):
                 blocks[gate] += [self._block(gate, arm, launches[gate]) for arm in orders[gate][quartet]]
         self._note_memory()
         return blocks
@@ -182,22 +210,24 @@ class _Process:
         assert self._guard is not None  # `load` came first
         words = self._guard.words()
         for arm, engine in zip(Arm, self._plan.arms[gate], strict=True):
-            loaded = self._loaded[gate, arm]
+            loaded = self._loaded[self._held(gate, arm)]
             words[str(arm)] = (
                 f"{engine.spec.id}, sha256 {(engine.sha256 or 'unknown')[:16]}, {engine.spec.backend} {loaded.backend_version}, "
                 f"Python {self._workers[arm].worker.about['python']}"
             )
             words["clock"], words["launches"] = loaded.clock, loaded.graph
-        if self._plan.protocol.cache is Cache.COLD:
+        if delayed := self._delayed.get(self._held(gate, Arm.CANDIDATE)):
+            words[DELAY] = f"{delayed.delay_ms:.6f} ms of {delayed.launch_ms:.6f} ms"
+        if self._plan.protocol_of(gate).cache is Cache.COLD:
             words["cold cache"] = self._workers[Arm.BASELINE].cold_cache()
         return words
 
     def _block(self, gate: str, arm: Arm, launches: int) -> Block:
         assert self._guard is not None  # `load` came first
-        protocol = self._plan.protocol
+        protocol, key = self._plan.protocol_of(gate), self._held(gate, arm).key
         if protocol.rest_ms:
             time.sleep(protocol.rest_ms / 1000)
-        return self._guard.block(arm, lambda: self._workers[arm].time(_key(gate, arm), launches, protocol.cache))
+        return self._guard.block(arm, lambda: self._workers[arm].time(key, launches, protocol.cache))
 
     def _started(self) -> dict[Arm, EngineWorker]:
         plan = self._plan
@@ -212,11 +242,15 @@ class _Process:
         self._measured.start_ms.append(worker.start_ms)
         return EngineWorker(worker, self._plan.answer_s)
 
-    def _engines(self) -> Iterator[tuple[tuple[str, Arm], EngineArtifact]]:
-        for gate, pair in self._plan.arms.items():
-            engines = dict(zip(Arm, pair, strict=True))
-            for arm in self._first_arms():
-                yield (gate, arm), engines[arm]
+    def _engines(self) -> Sequence[_Held]:
+        """Each once, in the order in which they are loaded."""
+        return tuple(dict.fromkeys(self._held(gate, arm) for gate in self._plan.arms for arm in self._first_arms()))
+
+    def _held(self, gate: str, arm: Arm) -> _Held:
+        baseline, candidate = self._plan.arms[gate]
+        engine = baseline if arm is Arm.BASELINE else candidate
+        delay = 0.0 if arm is Arm.BASELINE else self._plan.delays.get(gate, 0.0)
+        return _Held(f"{arm}/{engine.spec.id}/{engine.spec.batch}/{engine.path}/{engine.sha256}/{delay:g}", arm, engine, delay)
 
     def _first_arms(self) -> tuple[Arm, ...]:
         """Who starts, loads and warms first; drawn anew for each process, since the second finds a machine that the first has used."""
@@ -227,7 +261,7 @@ class _Process:
         if self._plan.same_process:
             return
         for arm, worker in self._workers.items():
-            before = [loaded.peak_before_bytes for (_, of), loaded in self._loaded.items() if of is arm]
+            before = [loaded.peak_before_bytes for held, loaded in self._loaded.items() if held.arm is arm]
             peak = worker.peak_bytes()
             if peak is not None and before[0] is not None:
                 self._measured.host_bytes[arm].append(peak - before[0])
@@ -241,17 +275,13 @@ def _require_alike(gate: str, baseline: Loaded, candidate: Loaded) -> None:
         )
 
 
-def _key(gate: str, arm: Arm) -> str:
-    return f"{gate}/{arm}"
-
-
 def _rotated(gates: Sequence[str], by: int) -> tuple[str, ...]:
     start = by % len(gates)
     return (*gates[start:], *gates[:start])
 
 
-def _about(plan: Plan, launches: int) -> dict[str, str]:
-    machine, protocol = this_machine(), plan.protocol
+def _about(plan: Plan, gate: str, launches: int) -> dict[str, str]:
+    machine, protocol = this_machine(), plan.protocol_of(gate)
     return {
         "machine": f"{machine.cpu_model}, {machine.cpu_count} processors; {', '.join(machine.gpus) or 'no GPU'}",
         "protocol": protocol.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ _ONNX_FILE = "model.onnx"
 
 
 class PreparedGraphs:
-    """The graphs of one folder, each read and digested once."""
+    """The graphs of one folder, each read and digested once, also where several threads ask for it."""
 
     def __init__(self, folder: PreparedFolder, maker: Maker, cache: ArtifactCache) -> None:
         self._folder = folder
         self._maker = maker
         self._cache = cache
         self._adopted: set[tuple[EncoderSpec, Recipe]] = set()
+        self._locks: dict[str, threading.Lock] = {graph.file.file: threading.Lock() for graph in folder.manifest.graphs}
 
     def adopt(self, graph: PreparedGraph) -> None:
         """Let the maker build engines of `graph`.
@@ -32,8 +34,11 @@ class PreparedGraphs:
         Raises:
             UnusablePrepared: its file is gone or altered.
         """
-        if (graph.spec, graph.recipe) in self._adopted:
-            return
+        with self._locks[graph.file.file]:
+            if (graph.spec, graph.recipe) not in self._adopted:
+                self._adopt(graph)
+
+    def _adopt(self, graph: PreparedGraph) -> None:
         path = self._folder.file(graph.file)
         sha256, nbytes = graph.file.sha256, graph.file.nbytes
         if graph.is_refilled:

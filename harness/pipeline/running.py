@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measure.embeddings import read_batch, run_batch
+from harness.pipeline.isolating import opened
 from harness.pipeline.making import Maker, Once
-from harness.pipeline.names import backend_of
 
 if TYPE_CHECKING:
     from harness.contracts import Session
@@ -54,7 +54,7 @@ class Runner:
     def reloaded(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         """One launch by the engine loaded from its file once more."""
         self._rows_run[spec] += len(rows)
-        with backend_of(spec.backend).open(self._maker.engine(spec)) as session:
+        with opened(self._maker.engine(spec)) as session:
             return run_batch(session, {name: rows}, made_by=spec.id)
 
     def rows_run(self, spec: EngineSpec) -> int:
@@ -66,7 +66,7 @@ class Runner:
         self._stack.close()
 
     def _session(self, spec: EngineSpec) -> Session:
-        return self._once(("session", spec), lambda: self._stack.enter_context(backend_of(spec.backend).open(self._maker.engine(spec))))
+        return self._once(("session", spec), lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
 
     def _run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         session = self._session(spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BuildFailed, EnginegateError
-from harness.pipeline.isolating import machine_class_of
+from harness.pipeline.isolating import machine_class_of, opened
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
@@ -107,6 +107,7 @@ class Pipeline:
             backend_version=backend_of(spec.backend).version,
             weights=self.maker.origin(spec.encoder),
             batch=str(spec.batch),
+            options=spec.options.in_words,
         )
 
     def engine_row(self, spec: EngineSpec, *, layer_table: str | None = None, graph: str | None = None) -> EngineRow:
@@ -134,6 +135,9 @@ class Pipeline:
             repairs=source.repairs if source else (),
             graph=graph,
             device=artifact.device,
+            options=spec.options,
+            profile_bytes=artifact.memory.profile_bytes,
+            notes=(*artifact.notes, *filter(None, [self.maker.note_on(spec)])),
         )
 
     def _evaluation(self, encoder: EncoderSpec) -> EncoderInputs:
@@ -174,7 +178,7 @@ class Pipeline:
 
         inputs = self._evaluation(spec.encoder)  # first: a picture that cannot be decoded is told before an engine is built
         engine = self.maker.engine(spec)
-        with self._progress(f"running {spec.id}"), backend_of(spec.backend).open(engine) as session:
+        with self._progress(f"running {spec.id}"), opened(engine) as session:
             return embed(session, inputs, profile=spec.batch, made_by=spec.id)
 
     def _graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:

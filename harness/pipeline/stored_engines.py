@@ -74,6 +74,7 @@ class StoredEngines:
             batch=like.batch,
             rows=engine.batch.minimum,
             protocol=protocol.id,
+            options=replace(engine.options, timing_cache=None),
         )
 
     def beside(self, candidate: EngineArtifact, protocol: TimingProtocol) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -63,4 +64,5 @@ def _key(run: RunRecord, row: EngineRow) -> LatencyKey:
         batch=row.batch,
         rows=BatchProfile.parse(row.batch).minimum,
         protocol=gate_protocol(1).id,
+        options=replace(row.options, timing_cache=None),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from harness.errors import Broken, UsageError
+from harness.plugin.gpus import gpus_held
 from harness.plugin.options import settings_of
 from harness.plugin.recording import Ledger, ledger_of
 from harness.plugin.run import run_of
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> EngineSpec:
-    """One engine of the selection that can do what the test's `gates` marker needs."""
+    """One engine of the selection that can do what the test's `gates` marker needs.
+
+    Where a builder has kernels for a batch that cannot change and for no other, it is the engine of one batch that stands in.
+    """
     subject = request.param
     ledger = ledger_of(request.node)
     if isinstance(subject, Unable):
@@ -31,7 +35,13 @@ def engine(request: pytest.FixtureRequest) -> EngineSpec:
         if subject.was_asked:
             raise Broken(subject.words)
         pytest.skip(subject.words)
-    return subject
+    from harness.pipeline.making import may_have_stand_in
+
+    if not may_have_stand_in(subject):
+        return subject
+    found = request.getfixturevalue("observe").stand_in(subject)
+    ledger.subject, ledger.note = found.engine, found.note
+    return found.engine
 
 
 @pytest.fixture
@@ -59,19 +69,20 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
     timed, processes = latency_gates(request.session.items), run.processes
     mode = settings.baseline_mode
-    run.observer = Observer(
-        pipeline,
-        run.directory(),
-        settings.policy,
-        baselines,
-        mode,
-        latency_records=LatencyBaselines(settings.baselines_dir),
-        blobs=settings.blobs,
-        timed=timed,
-        processes=processes,
-    )
-    yield run.observer
-    run.observer.close()
+    with gpus_held(settings, note):
+        run.observer = Observer(
+            pipeline,
+            run.directory(),
+            settings.policy,
+            baselines,
+            mode,
+            latency_records=LatencyBaselines(settings.baselines_dir),
+            blobs=settings.blobs,
+            timed=timed,
+            processes=processes,
+        )
+        yield run.observer
+        run.observer.close()
 
 
 class Expect(Protocol):
@@ -86,11 +97,12 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
     ledger: Ledger = ledger_of(request.node)
     if ledger.suite is None:
         raise UsageError(f"{request.node.nodeid} belongs to no suite; mark it with accuracy, graph, benchmark or conformance")
-    subject = ledger.subject
-    if subject is None:
+    if ledger.subject is None:
         raise UsageError(f"{request.node.nodeid} is about no engine; ask for the fixture engine or prepared")
 
     def expecting(judgement: Judgement) -> None:
+        subject = ledger.subject  # now, since another engine may stand in for the one that was asked for
+        assert subject is not None  # for the type checker: looked at above
         settled = observe.settling.settle(judgement, subject)
         ledger.judge(observe.settling.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import BadGateFile, UsageError, WritesRefused
+from harness.plugin.gpus import settle_gpu
 from harness.plugin.properties import register_named_profile
 from harness.plugin.run import start_run
 from harness.records.baseline import BaselineMode
-from harness.records.spec import BatchProfile, EncoderSpec, Recipe, Tower, normalized_target
+from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, Recipe, Tower, normalized_target
 
 if TYPE_CHECKING:
     from harness.prepare.evaluation import PictureFiles
@@ -40,6 +41,10 @@ _OWN = (
     "weights",
     "eval_data",
     "batch",
+    "workspace_mib",
+    "optimization_level",
+    "timing_cache",
+    "gpu",
     "gate_file",
     "baselines",
     "baselines_dir",
@@ -54,6 +59,7 @@ class Settings:
     """The options of a run, resolved.
 
     Attributes:
+        build_options: for the backends that take some.
         asked_backends: whether backends were named by option; a gate that one of those cannot run is INVALID.
         eval_data: what trained encoders are judged by in place of the built-in data.
         blobs: where engines lie that were approved; None where nobody names a place.
@@ -65,6 +71,7 @@ class Settings:
     backends: tuple[str, ...]
     targets: tuple[str, ...]
     batch: BatchProfile
+    build_options: BuildOptions
     asked_backends: bool
     eval_data: PictureFiles | None
     cache_dir: Path
@@ -88,6 +95,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
     add("--eval-data", metavar="PATH", help="folder of class folders, or .csv with the columns image,caption, to judge trained weights by")
     add("--batch", metavar="MIN/OPT/MAX", help="batch profile of every engine (default 1/8/64)")
+    add("--workspace-mib", type=int, metavar="N", help="most scratch memory of a kernel, in engines of TensorRT (default: its choice)")
+    add("--optimization-level", type=int, metavar="0-5", help="how long builders of TensorRT search (default: their choice)")
+    add("--timing-cache", metavar="FILE", help="kernel times, read before and written after builds of TensorRT; not with --baselines")
+    add("--gpu", action="append", metavar="UUID|N", help="GPU to use, by UUID or place in nvidia-smi -L; under -n repeat, one a process")
     add("--gate-file", metavar="FILE", help="what is gated and how tightly (default: ./gate.toml, else the packaged one)")
     add("--baselines", choices=[mode.value for mode in BaselineMode if mode != BaselineMode.COMPARE], help="write baselines; refused in CI")
     add("--baselines-dir", metavar="DIR", help="approved observations (default: ./baselines, else the packaged ones)")
@@ -141,7 +152,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _resolve(config: pytest.Config) -> Settings:
-    from harness.pipeline.names import require_used, weights_by_arch
+    from harness.pipeline.names import require_takes_options, require_used, weights_by_arch
     from harness.prepare.checkpoint import weights_origin
     from harness.prepare.configurations import known_archs, require_arch
     from harness.store.blobs import blob_store
@@ -163,13 +174,17 @@ def _resolve(config: pytest.Config) -> Settings:
         encoders.append(EncoderSpec.parse(name, weights=chosen))
         weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
     require_used(weights, encoders)
+    backends, build_options = _known_backends(option.backends or policy.defaults.backends), _build_options(config)
+    require_takes_options(backends, build_options)
+    settle_gpu(config, backends)
     return Settings(
         policy=policy,
         encoders=tuple(dict.fromkeys(encoders)),
         recipes=tuple(dict.fromkeys(_recipe(name) for name in option.recipes or policy.defaults.recipes)),
-        backends=_known_backends(option.backends or policy.defaults.backends),
+        backends=backends,
         targets=tuple(dict.fromkeys(normalized_target(name) for name in option.targets or policy.defaults.targets)),
         batch=BatchProfile.parse(option.batch) if option.batch else BatchProfile(),
+        build_options=build_options,
         asked_backends=bool(option.backends),
         eval_data=_eval_data(config, encoders),
         cache_dir=Path(option.artifact_cache_dir) if option.artifact_cache_dir else default_cache_dir(),
@@ -177,6 +192,20 @@ def _resolve(config: pytest.Config) -> Settings:
         baselines_dir=_baselines_dir(config),
         baseline_mode=_baseline_mode(option.baselines),
         blobs=blob_store(str(base / option.blobs) if option.blobs else None, policy.blobs),
+    )
+
+
+def _build_options(config: pytest.Config) -> BuildOptions:
+    option = config.option
+    if option.timing_cache and option.baselines:
+        raise UsageError(
+            "--timing-cache lets times of earlier builds choose kernels, and a baseline of such an engine could not be made again; "
+            "approve baselines without it"
+        )
+    return BuildOptions(
+        workspace_mib=option.workspace_mib,
+        optimization_level=option.optimization_level,
+        timing_cache=str((config.invocation_params.dir / option.timing_cache).absolute()) if option.timing_cache else None,
     )
 
 

@@ -37,6 +37,7 @@ class Ledger:
     unable: Unable | None = None
     left_out: str | None = None
     usage: str | None = None
+    note: str = ""  # said with every verdict
 
     def judge(self, judgement: Judgement) -> None:
         """Keep a judgement: a gate becomes a verdict, a report never does."""
@@ -86,7 +87,7 @@ class Ledger:
                 direction=judgement.direction,
                 n=judgement.n,
                 status=judgement.status,
-                reason=judgement.reason,
+                reason="; ".join(filter(None, (judgement.reason, self.note))),
                 interval=judgement.interval,
                 budget=judgement.budget,
                 detectable=judgement.detectable,

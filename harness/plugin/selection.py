@@ -147,13 +147,14 @@ def latency_gates(items: Sequence[pytest.Item]) -> tuple[Timed, ...]:
 
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:
     """Every engine of this encoder and recipe that the options name, possible or not."""
-    from harness.pipeline.names import backend_of
+    from harness.pipeline.names import backend_of, taken_options
 
     found = []
     for name in settings.backends:
-        compiles = Capability.COMPILES_FOR_GPU in backend_of(name).capabilities
-        for target in settings.targets if compiles else (None,):
-            found.append(EngineSpec(encoder=encoder, recipe=recipe, backend=name, target=target, batch=settings.batch))
+        backend = backend_of(name)
+        options = taken_options(backend, settings.build_options)
+        for target in settings.targets if Capability.COMPILES_FOR_GPU in backend.capabilities else (None,):
+            found.append(EngineSpec(encoder=encoder, recipe=recipe, backend=name, target=target, batch=settings.batch, options=options))
     return found
 
 

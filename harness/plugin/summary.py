@@ -13,7 +13,7 @@ import pytest
 from harness.plugin.run import run_of
 from harness.report.progress import Progress
 
-Task = Callable[[str], AbstractContextManager[None]]
+Task = Callable[[str], AbstractContextManager[Callable[[str], None] | None]]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -49,7 +49,7 @@ def progress_of(config: pytest.Config) -> Task:
     if run.is_worker or reporter is None:
         return lambda text: nullcontext()
 
-    def task(text: str) -> AbstractContextManager[None]:
+    def task(text: str) -> AbstractContextManager[Callable[[str], None] | None]:
         with _past_capture(config):
             reporter.ensure_newline()
         return progress.task(text)

@@ -54,10 +54,15 @@ class OnnxArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMemory:
-    """What an engine itself says it needs on the device, in bytes. None is what its library does not say."""
+    """What an engine itself says it needs on the device, in bytes. None is what its library does not say.
+
+    Attributes:
+        profile_bytes: activations of each of its optimization profiles; empty where its library does not say.
+    """
 
     weights_bytes: int | None = None
     activation_bytes: int | None = None
+    profile_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class EngineArtifact:
         layers: what the engine inspector says of it, as JSON; None where the log holds the layer table.
         device: GPU that it was built on and for, in words; None for engines that are not bound to one.
         memory: what the engine itself says it needs.
+        notes: what whoever reads a figure of it should know of its build, in words.
     """
 
     spec: EngineSpec
@@ -90,6 +96,7 @@ class EngineArtifact:
     layers: Path | None = None
     device: str | None = None
     memory: EngineMemory = EngineMemory()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +105,7 @@ class BuiltFiles:
 
     Attributes:
         host_bytes: added by who ran the build; see `EngineArtifact.build_host_bytes`.
-        layers, device, memory: see `EngineArtifact`.
+        layers, device, memory, notes: see `EngineArtifact`.
     """
 
     engine: str
@@ -107,3 +114,4 @@ class BuiltFiles:
     layers: str | None = None
     device: str | None = None
     memory: EngineMemory = EngineMemory()
+    notes: tuple[str, ...] = ()

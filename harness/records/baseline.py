@@ -26,7 +26,8 @@ class BaselineKey:
     Attributes:
         machine_class: `aot-SM89` for ahead-of-time builds, `cpu-x86_64` for a CPU.
         weights: origin of the weights, free of paths: `seeded:N`, `sha256:HEX` or a pretrained tag.
-        batch: `MIN/OPT/MAX`.
+        batch: `MIN/OPT/MAX`, as the engine was built.
+        options: what its builder was asked beside the graph, as `BuildOptions` words it; empty for nothing.
     """
 
     machine_class: str
@@ -37,6 +38,7 @@ class BaselineKey:
     backend_version: str
     weights: str
     batch: str
+    options: str = ""
 
     @property
     def path(self) -> PurePosixPath:
@@ -66,3 +68,33 @@ class Baseline:
     onnx_sha256: str
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
     provenance: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def with_figures(
+    before: Baseline | None,
+    *,
+    key: BaselineKey,
+    onnx_sha256: str,
+    figures: Mapping[str, float],
+    samples: Mapping[str, tuple[float, ...]],
+    provenance: Mapping[str, str],
+) -> Baseline:
+    """The record of `key` with more figures. What was seen of another graph is not kept beside them.
+
+    Args:
+        before: the record so far; None where there is none.
+        onnx_sha256: digest of the graph that `figures` were seen of.
+    """
+    kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
+    return Baseline(
+        key=key,
+        figures=_plain_numbers({**(kept.figures if kept else {}), **figures}),
+        onnx_sha256=onnx_sha256,
+        samples={**(kept.samples if kept else {}), **samples},
+        provenance={**(kept.provenance if kept else {}), **provenance},
+    )
+
+
+def _plain_numbers(figures: Mapping[str, float]) -> dict[str, float]:
+    """Whole numbers without a decimal point, as a person would write bytes; the rest to four places."""
+    return {name: int(figure) if float(figure).is_integer() else round(figure, 4) for name, figure in figures.items()}

@@ -66,7 +66,8 @@ class ReportLine:
         is_refilled: whether its weights are random ones, so that accuracy is not judged.
         engine: None where it was not built or nobody looked at it.
         layers: rows of its layer table; None where its backend keeps none.
-        graph, accuracy: what was judged.
+        graph, accuracy, benchmark: what was judged, by suite.
+        layer_source: file in the report's folder that its layer table was read from.
         timed: by the state of the caches, `hot` or `cold`.
         done: stages that are over, with a result, an event, or nothing to do.
     """
@@ -80,6 +81,8 @@ class ReportLine:
     layers: int | None = None
     graph: tuple[Judgement, ...] = ()
     accuracy: tuple[Judgement, ...] = ()
+    benchmark: tuple[Judgement, ...] = ()
+    layer_source: str | None = None
     timed: Mapping[str, Timed] = field(default_factory=dict[str, Timed])
     events: tuple[Event, ...] = ()
     done: tuple[Stage, ...] = ()

@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.errors import UnreadableBaseline
 from harness.records.latency import LatencyJudgement, LatencySamples, ProcessBlocks
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
 
 LATENCY_BASELINES_SCHEMA = "enginegate/latency-baselines/1"
 PENDING_LATENCY_SCHEMA = "enginegate/pending-latency/1"
@@ -28,6 +28,7 @@ class LatencyKey:
         driver: of the GPU; None without one.
         weights: origin of the weights, free of paths, as of `BaselineKey`.
         batch: profile, `MIN/OPT/MAX`.
+        options: what its builder was asked beside the graph; a timing cache is a file of one machine, and never among it.
         rows: of each launch.
         protocol: id of how launches are timed; see `TimingProtocol.id`.
     """
@@ -45,6 +46,7 @@ class LatencyKey:
     batch: str
     rows: int
     protocol: str
+    options: BuildOptions = field(default_factory=BuildOptions)
 
     @property
     def path(self) -> PurePosixPath:
@@ -60,12 +62,17 @@ class LatencyKey:
             recipe=Recipe(self.recipe),
             backend=self.backend,
             batch=BatchProfile.parse(self.batch),
+            options=self.options,
         )
 
     def differences(self, other: LatencyKey) -> tuple[str, ...]:
         """What `other` has otherwise, each as `driver 570.1 (here 580.2)`, where this key is the one that is meant by here."""
         pairs = [(one.name, getattr(self, one.name), getattr(other, one.name)) for one in fields(self)]
-        return tuple(f"{name} {theirs} (here {ours})" for name, ours, theirs in pairs if ours != theirs)
+        return tuple(f"{name} {_in_words(theirs)} (here {_in_words(ours)})" for name, ours, theirs in pairs if ours != theirs)
+
+
+def _in_words(value: object) -> str:
+    return value.in_words or "none" if isinstance(value, BuildOptions) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

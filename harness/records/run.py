@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.records.artifacts import Repair
 from harness.records.machine import Machine
+from harness.records.spec import BuildOptions
 from harness.records.verdict import NotRun, Status, Suite, Verdict
 
 RUN_SCHEMA = "enginegate/run/1"
@@ -26,6 +27,9 @@ class EngineRow:
         graph: likewise, with what the nodes of its ONNX file are; None where it has no layer table, or in runs of older versions.
         repairs: what had to be mended after the vendor's export.
         device: GPU that a backend on a GPU built it on and for.
+        options: what its builder was asked beside the graph.
+        profile_bytes: activations of each of its optimization profiles, where its library says so.
+        notes: what whoever reads a figure of it should know of its build.
     """
 
     encoder: str
@@ -47,6 +51,9 @@ class EngineRow:
     graph: str | None = None
     build_host_bytes: int | None = None
     device: str | None = None
+    options: BuildOptions = field(default_factory=BuildOptions)
+    profile_bytes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

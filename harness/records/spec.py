@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from harness.errors import UnknownName, UsageError
@@ -11,6 +11,7 @@ from harness.errors import UnknownName, UsageError
 _SEEDED = re.compile(r"seeded:(\d+)")
 _SEEDS = 2**63  # torch takes no larger seed
 _TARGET = re.compile(r"SM(\d{2,3})")
+_HIGHEST_LEVEL = 5  # of TensorRT's builder, in every release from 8.6 on
 
 
 class Tower(StrEnum):
@@ -73,8 +74,57 @@ class BatchProfile:
         """Whether every batch has the same length."""
         return self.minimum == self.maximum
 
+    @property
+    def fixed(self) -> BatchProfile:
+        """The one batch that stands in where none may change: the optimum, which is what most launches are expected to bring."""
+        return BatchProfile(minimum=self.optimum, optimum=self.optimum, maximum=self.optimum)
+
     def __contains__(self, rows: object) -> bool:
         return isinstance(rows, int) and self.minimum <= rows <= self.maximum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What a builder is asked beside the graph. None leaves a choice to the builder.
+
+    Attributes:
+        workspace_mib: most scratch memory that a kernel may take on the device, in MiB.
+        optimization_level: 0, the quickest build, to 5, which tries most kernels.
+        timing_cache: file of kernel times, read before a build and written after it; a build that finds its kernels there times none.
+        version_compatible: the plan loads in later releases too. It then carries code that runs on the host.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timing_cache: str | None = None
+    version_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise UsageError(f"a workspace of {self.workspace_mib} MiB holds nothing; expected 1 or more")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= _HIGHEST_LEVEL:
+            raise UsageError(f"optimization level {self.optimization_level} is none; expected 0 (quickest build) to {_HIGHEST_LEVEL}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Options that differ from what a builder is asked otherwise, as the command line spells them."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return tuple(f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None and value is not False)
+
+    @property
+    def in_words(self) -> str:
+        """What changes the engine, as `optimization_level=5,workspace_mib=512`; empty where nothing was asked.
+
+        A timing cache is left out: it spares a build the timing, and what it changes in an engine no figure may rest on.
+        """
+        asked = {"optimization_level": self.optimization_level, "workspace_mib": self.workspace_mib}
+        asked["version_compatible"] = self.version_compatible or None
+        return ",".join(f"{name}={value}" for name, value in sorted(asked.items()) if value is not None)
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """What an engine's place in a cache depends on: what changes it, and whether times of earlier builds chose its kernels."""
+        return {"options": self.in_words, "timing_cache": "used" if self.timing_cache else "none"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +209,7 @@ class EngineSpec:
     backend: str
     target: str | None = None
     batch: BatchProfile = BatchProfile()
+    options: BuildOptions = BuildOptions()
 
     @property
     def prepared(self) -> PreparedSpec:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.records.gpu_report import ReportAbout, ReportLine
 from harness.records.latency import ArmFigures, LatencyJudgement
+from harness.records.noise import NoiseStudy
 from harness.records.spec import Recipe
 from harness.records.verdict import Judgement, Severity, Status
 from harness.report.markup import cell, table
+from harness.report.noise import noise_lines
 from harness.report.words import UNKNOWN
 
 _TIMES = (
@@ -44,24 +46,35 @@ _COUNTED = ("block_gemms_fp8", "fused_attention", "fused_attention_fp8", "unfuse
 _MESSAGE_CHARACTERS = 300
 
 
-def report_markdown(about: ReportAbout, lines: Sequence[ReportLine], *, plot: str | None, why_no_plot: str | None) -> str:
+def report_markdown(
+    about: ReportAbout,
+    lines: Sequence[ReportLine],
+    *,
+    plot: str | None,
+    why_no_plot: str | None,
+    left_s: float | None = None,
+    study: NoiseStudy | None = None,
+) -> str:
     """The report for people.
 
     Args:
         lines: in the order they were wanted in.
         plot: file beside the report; None where there is none.
         why_no_plot: in words, where there is none.
+        study: of noise, where somebody made one.
+        left_s: what is left may take so many seconds; None where nobody knows.
     """
     ordered = sorted(lines, key=_place)
     sections = (
         _head(about, lines),
         _times(ordered, plot, why_no_plot),
         _beside_themselves(ordered),
+        _study(study),
         _sizes(ordered),
         _graphs(ordered),
         _accuracy(ordered),
         _events(ordered),
-        _left(lines),
+        _left(lines, left_s),
     )
     return "\n".join(line for section in sections for line in section).rstrip() + "\n"
 
@@ -104,7 +117,7 @@ def _times(lines: Sequence[ReportLine], plot: str | None, why_no_plot: str | Non
     yield (
         "Each engine was timed in turns with the FP16 engine of the same encoder and batch, in several fresh processes. `next to FP16` "
         "above 1 is faster. `between`: above the first but for one chance in a hundred, below the second but for one in a thousand. "
-        "`sees`: the slow-down that would be found in 99 of 100 tries. Cold launches find emptied caches; fewer processes timed them."
+        "`sees`: the slow-down that would be found in 99 of 100 tries. Cold launches find emptied caches; fewer blocks timed them."
     )
     yield ""
     yield f"![times as fast as FP16]({plot})" if plot else cell(f"No plot: {why_no_plot}.")
@@ -142,6 +155,15 @@ def _beside_themselves(lines: Sequence[ReportLine]) -> Iterator[str]:
     yield "The same engine in both arms: what is seen here is no difference between engines."
     yield ""
     yield from table(_SELF, (_self_row(line, line.timed["hot"].judgement) for line in timed))
+    yield ""
+
+
+def _study(study: NoiseStudy | None) -> Iterator[str]:
+    if study is None:
+        return
+    yield "## Noise, and slow-downs of known size"
+    yield ""
+    yield from noise_lines(study)
     yield ""
 
 
@@ -272,7 +294,7 @@ def _events(lines: Sequence[ReportLine]) -> Iterator[str]:
     yield ""
 
 
-def _left(lines: Sequence[ReportLine]) -> Iterator[str]:
+def _left(lines: Sequence[ReportLine], left_s: float | None) -> Iterator[str]:
     left = [line for line in lines if not line.is_complete]
     if not left:
         return
@@ -283,6 +305,8 @@ def _left(lines: Sequence[ReportLine]) -> Iterator[str]:
         yield f"- {cell(line.encoder)} `{line.recipe}` batch {line.batch}: {stages}"
     yield ""
     yield "The same command goes on where this one stopped."
+    if left_s is not None:
+        yield f"By what building and timing took so far, some {left_s / 60:.0f} minutes of it are left."
 
 
 def _times_as_fast(judged: LatencyJudgement | None) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.spinner import Spinner
 
 
+SAY_EVERY_S = 30.0  # in a log
+
+
 class Progress:
     """Says what is going on.
 
@@ -38,18 +41,36 @@ class Progress:
         self._say(plain(text))
 
     @contextmanager
-    def task(self, text: str) -> Generator[None]:
-        """Say what is being done while it is done, and afterwards how long it took or that it failed. Tasks may nest."""
+    def task(self, text: str) -> Generator[Callable[[str], None]]:
+        """Say what is being done while it is done, and afterwards how long it took or that it failed. Tasks may nest.
+
+        Yields:
+            what says how far it is: on the moving line each time, in a log every half a minute.
+        """
         doing = plain(text)
         started = self._clock()
         self._begin(doing)
         ended = "failed after "
         try:
-            yield
+            yield self._so_far(doing, started)
             ended = ""
         finally:
             self._end()
             self._say(f"{doing} ... {ended}{self._clock() - started:.0f} s")
+
+    def _so_far(self, doing: str, started: float) -> Callable[[str], None]:
+        said_at = started
+
+        def say(words: str) -> None:
+            nonlocal said_at
+            now = self._clock()
+            if self._live is not None:
+                self._live.update(_spinner(f"{doing}: {plain(words)}, {now - started:.0f} s"))
+            elif now - said_at >= SAY_EVERY_S:
+                said_at = now
+                self._say(f"{doing}: {plain(words)}, {now - started:.0f} s")
+
+        return say
 
     def _begin(self, doing: str) -> None:
         self._running.append(doing)

@@ -32,6 +32,7 @@ class Exercised:
         encoders: `ARCH/TOWER` names the run was narrowed to; None when it gated all there are. Likewise the rest.
         weights: origins, as in the keys.
         batches: `MIN/OPT/MAX` texts.
+        options: of builders, as the keys word them.
     """
 
     machine_class: str
@@ -41,6 +42,7 @@ class Exercised:
     recipes: frozenset[str] | None = None
     weights: frozenset[str] | None = None
     batches: frozenset[str] | None = None
+    options: frozenset[str] | None = None
 
     def covers(self, key: BaselineKey) -> bool:
         """Whether the run would have used a baseline of this key, had anything still asked for it."""
@@ -50,6 +52,7 @@ class Exercised:
             (key.recipe, self.recipes),
             (key.weights, self.weights),
             (key.batch, self.batches),
+            (key.options, self.options),
         )
         return here == (key.machine_class, key.backend, key.backend_version) and all(
             names is None or name in names for name, names in narrowed

@@ -157,6 +157,16 @@ class ArtifactCache:
             self._fetched[key] = self._fetch(_named(kind), key, made_from, build)
         return self._fetched[key]
 
+    def file_of(self, kind: str, sha256: str) -> Path | None:
+        """A file of that content among the artifacts of a kind; None where there is none, or its entry is damaged."""
+        for manifest in sorted((self._root / kind).glob(f"*/{MANIFEST}")):
+            with suppress(OSError, StoreFailed):
+                read = from_json(_Manifest, manifest.read_bytes(), origin=str(manifest))
+                for name, facts in read.files.items():
+                    if facts.sha256 == sha256 and (manifest.parent / name).is_file():
+                        return manifest.parent / name
+        return None
+
     def _fetch(
         self, kind: str, key: str, made_from: Mapping[str, JsonValue], build: Callable[[Path], Mapping[str, JsonValue]]
     ) -> CacheEntry:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from harness.errors import UnusablePrepared
 from harness.records.gpu_report import GPU_REPORT_SCHEMA, LINE_SCHEMA, ReportAbout, ReportLine
 from harness.records.latency import LatencySamples
+from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.codec import from_plain, read_json, require_schema, to_json
 from harness.store.latency_samples import latency_samples_json
+from harness.store.noise_study import NoiseFolder
 from harness.store.run_directory import RunDirectory
 
 ABOUT = "about.json"
@@ -64,6 +66,21 @@ class ReportFolder:
     def keep_line(self, name: str, line: ReportLine) -> None:
         """Write a line in place of the one before."""
         write_atomically(self.path / f"engines/{name}.json", to_json(line))
+
+    @property
+    def study(self) -> NoiseFolder:
+        """The folder of its noise study."""
+        return NoiseFolder(self.path / "study")
+
+    def run_of(self, batch: int) -> RunDirectory:
+        """The run directory of one batch size, which `enginegate compare` reads."""
+        return RunDirectory.shared(self.path / f"runs/b{batch}")
+
+    def keep_run(self, batch: int, run: RunRecord, summary: str) -> None:
+        """Write what the run directory of one batch size says, for programs and for people."""
+        directory = self.run_of(batch)
+        directory.save_text("summary.md", summary)
+        directory.finish(run)
 
     def keep_samples(self, name: str, samples: LatencySamples) -> str:
         """Keep raw samples, compressed, and say in which file; `gunzip -c FILE | enginegate judge-latency -` judges them again."""

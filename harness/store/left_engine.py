@@ -46,6 +46,7 @@ def read_left_engine(path: Path) -> EngineArtifact:
         backend=row.backend,
         target=row.target,
         batch=BatchProfile.parse(row.batch),
+        options=row.options,
     )
     return EngineArtifact(
         spec=spec,
@@ -57,6 +58,15 @@ def read_left_engine(path: Path) -> EngineArtifact:
         build_seconds=row.build_seconds or 0.0,
         device=row.device,
     )
+
+
+def left_graph_sha256(path: Path) -> str | None:
+    """What the record beside an engine says of the ONNX file that it was built from.
+
+    Raises:
+        UnusableEngine: the file or its record is missing or unreadable.
+    """
+    return _record(path, path.with_suffix(".json")).engine.onnx_sha256
 
 
 def _recipe(name: str, record_path: Path) -> Recipe:

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.errors import UnusablePrepared
 from harness.records.observations import Embeddings, EncoderInputs
-from harness.records.prepared import PREPARED_SCHEMA, PreparedFile, PreparedManifest, PreparedRows
+from harness.records.prepared import PREPARED_SCHEMA, PreparedFile, PreparedGraph, PreparedManifest, PreparedRows
+from harness.records.spec import EncoderSpec, Recipe
 from harness.store.atomic import write_atomically
 from harness.store.codec import from_plain, read_json, require_schema, to_json
 
@@ -78,6 +79,17 @@ class PreparedFolder:
         if found != one.sha256:
             raise UnusablePrepared(f"{path} has sha256 {found[:16]}…; the manifest says {one.sha256[:16]}…; copy the folder again")
         return path
+
+    def graph_of(self, encoder: EncoderSpec, recipe: Recipe) -> PreparedGraph:
+        """The graph of an encoder by a recipe.
+
+        Raises:
+            UnusablePrepared: there is none.
+        """
+        for graph in self.manifest.graphs:
+            if (graph.spec, graph.recipe) == (encoder, recipe):
+                return graph
+        raise UnusablePrepared(f"{self.path / MANIFEST} has no {encoder.name} {recipe}; prepare it again, with --recipes {recipe}")
 
     def reference(self, rows: PreparedRows) -> Embeddings:
         """FP32 embeddings of the evaluation inputs."""

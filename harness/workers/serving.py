@@ -10,35 +10,67 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.backends.registry import get_backend
-from harness.contracts import Action, DeviceTimed, Feed, InputPort, SelfDescribed, Session
+from harness.contracts import (
+    Action,
+    Backend,
+    Delayable,
+    DeviceTimed,
+    Feed,
+    InputPort,
+    Limited,
+    NamesRefusals,
+    Say,
+    SelfDescribed,
+    Session,
+    TellsProgress,
+)
 from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
-from harness.measure.blocks import clock_of, time_block, warm_up
+from harness.measure.blocks import clock_of, launches_a_block, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
+from harness.measure.delay import DelayedSession
 from harness.measure.embeddings import embed
 from harness.measure.host_memory import built_weighed, peak_bytes
+from harness.measure.layer_times import profiled
+from harness.measure.ranges import named
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import EncoderInputs, Tensors
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
+
+SO_FAR = "so far"
 
 # Token ids below this exist in every tokenizer of the CLIP family; a launch takes as long with one as with another.
 _FIRST_TOKENS = 256
+# How long an engine runs, and in blocks of what length, before its launches are taken for what they are under load.
+_LOAD_S, _LOAD_BLOCK_MS = 0.5, 100.0
 
 
 def serve(channel: Any) -> None:
-    """Answer requests `[number, verb, arguments]` with `[number, "ok", answer]` or `[number, "error", class, words]` until none comes."""
+    """Answer requests `[number, verb, arguments]` with `[number, "ok", answer]` or `[number, "error", class, words]` until none comes.
+
+    Before an answer there may be any number of `[number, "so far", words]`.
+    """
     with ExitStack() as stack:
         desk = Desk(stack)
         for number, verb, arguments in channel:
+            desk.say = partial(_so_far, channel, number)
             channel.send([number, *_answer(desk, verb, arguments)])
+
+
+def _so_far(channel: Any, number: int, words: str) -> None:
+    channel.send([number, SO_FAR, words])
 
 
 def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
@@ -56,15 +88,20 @@ def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
 class _Opened:
     session: Session
     feed: Feed
+    launched: str
 
 
 class Desk:
     """The verbs of a worker. Arguments and answers are plain values, since they cross processes."""
 
     def __init__(self, stack: ExitStack) -> None:
+        self.say: Say = lambda words: None
         self._stack = stack
         self._opened: dict[str, _Opened] = {}
         self._cold: ColdCache | None = None
+        self._session: Session | None = None
+        self._feeds: dict[int, Feed] = {}
+        self._uploads = 0
 
     def hello(self) -> dict[str, Any]:
         """Who answers."""
@@ -73,7 +110,10 @@ class Desk:
     def build(self, source: str, engine: dict[str, Any], folder: str) -> dict[str, Any]:
         """Have the engine's backend build it of an ONNX file, into `folder`; what it left there, as plain values."""
         spec = engine_from_plain(engine).spec
-        return asdict(built_weighed(get_backend(spec.backend), Path(source), spec, Path(folder)))
+        backend = get_backend(spec.backend)
+        if isinstance(backend, TellsProgress):
+            backend = backend.telling(self.say)
+        return asdict(built_weighed(backend, Path(source), spec, Path(folder)))
 
     def open(self, key: str, engine: dict[str, Any], rows: int, seed: int, threads: int | None, graph: bool) -> dict[str, Any]:
         """Load an engine and upload seeded rows.
@@ -87,8 +127,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         if rows not in artifact.spec.batch:
             raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
         before, started = peak_bytes(), time.perf_counter()
@@ -96,14 +135,15 @@ class Desk:
         load_ms = (time.perf_counter() - started) * 1e3
         ports = _ports(session, artifact.spec)
         feed = session.upload(seeded_rows(ports, rows, seed))
-        self._opened[key] = _Opened(session, feed)
+        device = _device(session, feed, graph=graph)
+        self._opened[key] = _Opened(session, feed, device["graph"])
         return {
             "load_ms": load_ms,
             "ports": [str(port) for port in ports],
             "backend_version": backend.version,
             "clock": clock_of(session),
             "peak_before_bytes": before,
-            **_device(session, feed, graph=graph),
+            **device,
         }
 
     def embed(self, engine: dict[str, Any], name: str, rows: str, out: str) -> None:
@@ -117,8 +157,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         with np.load(rows, allow_pickle=False) as arrays:
             given = arrays["rows"]
         inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
@@ -126,14 +165,73 @@ class Desk:
             made = embed(session, inputs, profile=artifact.spec.batch, made_by=artifact.spec.id)
         np.savez(out, rows=made.rows)
 
+    def begin(self, engine: dict[str, Any], threads: int | None) -> list[tuple[str, str, tuple[int | None, ...]]]:
+        """Load the one engine that `put`, `launch` and `fetch` are about; its inputs, each as name, type and shape."""
+        artifact = engine_from_plain(engine)
+        backend = get_backend(artifact.spec.backend)
+        _require_runs(backend, artifact.spec)
+        self._session = self._stack.enter_context(backend.open(artifact, threads=threads))
+        return [(port.name, port.dtype.str, port.shape) for port in _ports(self._session, artifact.spec)]
+
+    def put(self, inputs: dict[str, Any], dropped: list[int]) -> int:
+        """Upload one batch, and forget those that nobody holds any more; its number."""
+        for number in dropped:
+            self._feeds.pop(number, None)
+        feed = self._begun.upload({name: array_from_plain(plain) for name, plain in inputs.items()})
+        self._uploads += 1
+        self._feeds[self._uploads] = feed
+        return self._uploads
+
+    def launch(self, feed: int) -> None:
+        """Launch the batch of that number."""
+        self._begun.launch(self._feeds[feed])
+
+    def fetch(self, feed: int) -> dict[str, Any]:
+        """What its last launch gave."""
+        return {name: array_to_plain(array) for name, array in self._begun.download(self._feeds[feed]).items()}
+
     def warm(self, key: str, protocol: dict[str, Any]) -> dict[str, Any]:
         """Launch until two windows agree."""
         policy = TimingProtocol(**{**protocol, "cache": Cache(protocol["cache"])})
         return asdict(warm_up(lambda launches: self._timed(key, launches, policy.cache), policy))
 
+    def profile(self, key: str, name: str, rows: int, launches: int, warm_up: int) -> dict[str, Any]:
+        """How long each layer of an opened engine takes; see `measure.layer_times.profiled`."""
+        opened = self._opened[key]
+        seen = profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up, launched=opened.launched)
+        return asdict(seen)
+
+    def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
+        """How fast a backend's device is at best."""
+        limited = get_backend(backend)
+        if not isinstance(limited, Limited):
+            raise UnusableInputs(f"backend {backend} does not measure how fast its device is at best")
+        return asdict(limited.ceilings(Path(folder)))
+
     def time(self, key: str, launches: int, cache: str) -> list[float]:
         """Milliseconds of each launch of one block."""
-        return list(self._timed(key, launches, Cache(cache)))
+        with named(f"{key}: {launches} timed launches, {cache}"):  # around the block, and nothing between its launches
+            return list(self._timed(key, launches, Cache(cache)))
+
+    def delay(self, key: str, share: float) -> dict[str, float]:
+        """Make the engine's launches longer by a share of what they take under load; what that is, in milliseconds, and what it became."""
+        opened = self._opened[key]
+        launch_ms = self._launch_ms_under_load(key)
+        session = opened.session
+        if not isinstance(session, Delayable):
+            session = DelayedSession(session)
+            self._opened[key] = _Opened(session, opened.feed, opened.launched)
+        return {"launch_ms": launch_ms, "delay_ms": session.delay(opened.feed, share * launch_ms)}
+
+    def _launch_ms_under_load(self, key: str) -> float:
+        """Of an engine that has run long enough for clocks to fall: what a warm-up of a few windows sees is not what blocks see."""
+        end = time.monotonic() + _LOAD_S
+        launches = 1
+        while True:
+            ms = median(self._timed(key, launches, Cache.HOT))
+            if time.monotonic() >= end:
+                return ms
+            launches = launches_a_block(ms, _LOAD_BLOCK_MS)
 
     def loaded(self) -> list[str]:
         """Names of the modules it has imported."""
@@ -148,6 +246,12 @@ class Desk:
         timed = next((opened.session for opened in self._opened.values() if isinstance(opened.session, DeviceTimed)), None)
         return str(self._walked()) if timed is None else timed.cold_cache
 
+    @property
+    def _begun(self) -> Session:
+        if self._session is None:
+            raise WorkerFailed("no engine was loaded in this worker; begin with one")
+        return self._session
+
     def _timed(self, key: str, launches: int, cache: Cache) -> tuple[float, ...]:
         opened = self._opened[key]
         return time_block(opened.session, opened.feed, launches, cold=self._walked() if cache is Cache.COLD else None)
@@ -155,6 +259,13 @@ class Desk:
     def _walked(self) -> ColdCache:
         self._cold = self._cold or ColdCache()
         return self._cold
+
+
+def _require_runs(backend: Backend, spec: EngineSpec) -> None:
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.RUN, spec)
+    if why_not := backend.why_not(Action.RUN, spec):
+        raise MissingDevice(f"{spec.id} cannot run here: {why_not}")
 
 
 def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:
@@ -193,6 +304,23 @@ def _device(session: Session, feed: Feed, *, graph: bool) -> dict[str, Any]:
     return {"device_uuid": session.device_uuid, "graph": f"plain launches: {why_not}" if why_not else "graph replays"}
 
 
+def array_to_plain(array: NDArray[np.generic]) -> tuple[str, tuple[int, ...], tuple[int, ...], bytes]:
+    """An array as values that cross processes: type, shape, steps between values in bytes, and the values one after another."""
+    return (array.dtype.str, array.shape, array.strides, np.ascontiguousarray(array).tobytes())
+
+
+def array_from_plain(plain: Sequence[Any]) -> NDArray[Any]:
+    """The array that `array_to_plain` described, with the same gaps between its values."""
+    dtype, shape, strides, content = np.dtype(plain[0]), tuple(plain[1]), tuple(plain[2]), plain[3]
+    packed = np.frombuffer(bytearray(content), dtype).reshape(shape)
+    if strides == packed.strides or not packed.size or min(strides) <= 0:
+        return packed
+    reach = sum((length - 1) * step for length, step in zip(shape, strides, strict=True)) + dtype.itemsize
+    spread = np.ndarray(shape, dtype, bytearray(reach), 0, strides)
+    spread[...] = packed
+    return spread
+
+
 def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:
     """The engine as values that cross processes."""
     spec = engine.spec
@@ -204,6 +332,7 @@ def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:
         "backend": spec.backend,
         "target": spec.target,
         "batch": str(spec.batch),
+        "options": asdict(spec.options),
         "backend_version": engine.backend_version,
         "path": str(engine.path) if engine.path else None,
         "sha256": engine.sha256,
@@ -220,6 +349,7 @@ def engine_from_plain(plain: dict[str, Any]) -> EngineArtifact:
         backend=plain["backend"],
         target=plain["target"],
         batch=BatchProfile.parse(plain["batch"]),
+        options=BuildOptions(**plain["options"]),
     )
     return EngineArtifact(
         spec=spec,

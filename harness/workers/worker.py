@@ -20,6 +20,7 @@ import execnet
 
 import harness
 from harness import errors
+from harness.contracts import Say
 from harness.errors import EnginegateError, MissingLibrary, UnknownEnvironment, WorkerBabbled, WorkerDied, WorkerFailed, WorkerHung
 
 START_S = 60.0
@@ -63,6 +64,7 @@ class Worker:
         python: interpreter of another environment; None is this one.
         start_s: seconds until it must have answered its first question.
         library_path: folder of shared libraries that its loader must know from the start.
+        gpu: UUID of the only GPU that CUDA shows to it; None leaves it those that this process sees.
 
     Raises:
         UnknownEnvironment: `python` is not there, is no Python, or is too old.
@@ -72,7 +74,15 @@ class Worker:
 
     _begin = staticmethod(_begin_serving)
 
-    def __init__(self, name: str, *, python: Path | None = None, start_s: float = START_S, library_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        python: Path | None = None,
+        start_s: float = START_S,
+        library_path: Path | None = None,
+        gpu: str | None = None,
+    ) -> None:
         self.name = name
         self._number = 0
         if python is not None:
@@ -82,7 +92,7 @@ class Worker:
         # A group of its own, since execnet ends whole groups.
         self._group = execnet.Group()
         try:
-            self._start(python, start_s, library_path)
+            self._start(_gateway_spec(python, library_path, gpu), python, start_s)
             self.about: dict[str, Any] = self.ask("hello", timeout_s=start_s)
         except BaseException:
             self.close()
@@ -95,12 +105,13 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, verb: str, *, timeout_s: float, **arguments: Any) -> Any:
+    def ask(self, verb: str, *, timeout_s: float, say: Say | None = None, **arguments: Any) -> Any:
         """Have the worker do something, and wait for its answer.
 
         Args:
             verb: a method of `serving.Desk`.
-            timeout_s: seconds until it counts as hung.
+            timeout_s: seconds until it counts as hung, however much it says meanwhile.
+            say: called with what it says before it answers.
 
         Raises:
             WorkerDied, WorkerHung, WorkerBabbled: and the process is gone.
@@ -111,7 +122,15 @@ class Worker:
             self._channel.send([self._number, verb, arguments])
         except OSError as error:
             raise self._died(verb) from error
-        return self._read_answer(verb, self._receive(verb, timeout_s))
+        ends = time.monotonic() + timeout_s
+        while True:
+            answer = self._receive(verb, max(0.0, ends - time.monotonic()), of_s=timeout_s)
+            match answer:
+                case [self._number, "so far", str(words)]:
+                    if say is not None:
+                        say(words)
+                case _:
+                    return self._read_answer(verb, answer)
 
     def kill(self) -> None:
         """End the process now."""
@@ -127,8 +146,8 @@ class Worker:
         atexit.unregister(self._group._cleanup_atexit)
         self._stderr.unlink(missing_ok=True)
 
-    def _start(self, python: Path | None, start_s: float, library_path: Path | None) -> None:
-        self._gateway = _gateway(self._group, self.name, python, library_path)
+    def _start(self, spec: str, python: Path | None, start_s: float) -> None:
+        self._gateway = _gateway(self._group, self.name, spec)
         self._channel = self._gateway.remote_exec(self._begin, house=str(Path(harness.__file__).parent), stderr=str(self._stderr))
         answer = self._receive("start", start_s)
         if isinstance(answer, list) and answer[:1] == ["missing"]:
@@ -139,13 +158,13 @@ class Worker:
         if answer != ["ready"]:
             raise self._babbled("start", answer)
 
-    def _receive(self, verb: str, timeout_s: float) -> Any:
+    def _receive(self, verb: str, timeout_s: float, *, of_s: float | None = None) -> Any:
         try:
             return self._channel.receive(timeout_s)
         except self._channel.TimeoutError as error:
             self.kill()
             raise WorkerHung(
-                f"the {self.name} worker did not answer '{verb}' within {timeout_s:g} s and was killed; "
+                f"the {self.name} worker did not answer '{verb}' within {of_s or timeout_s:g} s and was killed; "
                 f"give it more time, or look at its engine{self._last_words()}"
             ) from error
         except EOFError as error:
@@ -164,7 +183,7 @@ class Worker:
 
     def _as_raised(self, kind: str, words: str) -> EnginegateError:
         found = getattr(errors, kind, WorkerFailed)
-        message = f"{self.name}: {words}"
+        message = words if words.startswith(self.name) else f"{self.name}: {words}"
         return found(message + self._last_words() if found is WorkerFailed else message)
 
     def _died(self, verb: str) -> WorkerFailed:
@@ -228,7 +247,7 @@ def _python_version(python: str, timeout_s: float) -> tuple[int, int]:
     return version
 
 
-def _gateway(group: execnet.Group, name: str, python: Path | None, library_path: Path | None) -> execnet.Gateway:
+def _gateway_spec(python: Path | None, library_path: Path | None, gpu: str | None) -> str:
     spec = "popen//execmodel=main_thread_only"
     if library_path is not None:
         # A loader reads this when its process starts, and never again.
@@ -237,6 +256,11 @@ def _gateway(group: execnet.Group, name: str, python: Path | None, library_path:
         spec += f"//python=env {setting} {shlex.quote(os.path.abspath(python or sys.executable))}"
     elif python is not None:
         spec += f"//python={shlex.quote(os.path.abspath(python))}"
+    # Set before any of our code runs there, and so before CUDA starts and reads it.
+    return spec if gpu is None else f"{spec}//env:CUDA_VISIBLE_DEVICES={gpu}"
+
+
+def _gateway(group: execnet.Group, name: str, spec: str) -> execnet.Gateway:
     try:
         return group.makegateway(spec)
     # execnet asserts that the first byte is its own, and meets closed pipes where nothing starts.

@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends import _cuda_session, _tensorrt_library
+from harness.backends import _cuda, _cuda_session, _cuda_spin, _tensorrt_library
 from harness.backends import tensorrt as module
 from harness.backends._cuda import Found
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends.tensorrt import TensorRtBackend, _memory, _with_remedy
-from harness.contracts import Action, DeviceBound, DeviceTimed, SelfDescribed
-from harness.errors import BuildFailed, InvalidMeasurement, MissingDevice, MixedVersions, OutsideProfile, UnusableEngine
+from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, NamesRefusals, SelfDescribed
+from harness.errors import (
+    BuildFailed,
+    EnginegateError,
+    InvalidMeasurement,
+    MissingDevice,
+    MissingLibrary,
+    MixedVersions,
+    OutsideProfile,
+    UnsupportedTarget,
+    UnusableEngine,
+)
+from harness.pipeline.isolating import alike_gpus
 from harness.records.artifacts import EngineArtifact
 from harness.records.machine import Gpu
 from harness.records.spec import BatchProfile, EngineSpec
@@ -82,12 +93,78 @@ def test_what_the_machine_lacks_is_told(found: Found, words: str, make_spec: Mak
 
 
 @pytest.mark.usefixtures("on_h100")
+@pytest.mark.parametrize(
+    ("found", "library_words", "kind"),
+    [
+        (Found(gpu=H100, cuda_major=13), "TensorRT is not installed", MissingLibrary),
+        (Found(why_not="no NVIDIA driver answers"), None, MissingDevice),
+        (Found(gpu=H100, cuda_major=12), None, MissingDevice),
+        (Found(gpu=replace(H100, name="NVIDIA A100", sm="SM80"), cuda_major=13), None, UnsupportedTarget),
+    ],
+    ids=["no library", "no driver", "an old driver", "no FP8"],
+)
+def test_what_is_missing_here_is_an_event_of_its_own(
+    found: Found, library_words: str | None, kind: type[EnginegateError], make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_gpu", lambda: found)
+    monkeypatch.setattr(module.library, "cuda_major", lambda: 13)
+    monkeypatch.setattr(module.library, "why_no_library", lambda: library_words)
+    assert isinstance(BACKEND, NamesRefusals)
+    with pytest.raises(kind) as caught:
+        BACKEND.require_possible(Action.BUILD, make_spec("tensorrt"))
+    assert (BACKEND.why_not(Action.BUILD, make_spec("tensorrt")) or "nothing") in str(caught.value)
+
+
+@pytest.mark.usefixtures("on_h100")
+def test_where_nothing_is_missing_nothing_is_refused(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.library, "cuda_major", lambda: 13)
+    BACKEND.require_possible(Action.RUN, make_spec("tensorrt"))
+
+
+@pytest.mark.usefixtures("on_h100")
 def test_a_gpu_with_fp8_can_and_a_named_target_is_refused(make_spec: MakeSpec) -> None:
     assert BACKEND.why_not(Action.RUN, make_spec("tensorrt")) is None
     assert "leave the target out" in (BACKEND.why_not(Action.BUILD, make_spec("tensorrt", target="SM90")) or "")
     assert isinstance(BACKEND, DeviceBound)
     assert BACKEND.gpu() == H100
     assert H100.machine_class == "NVIDIA-H100-80GB-HBM3-SM90"
+
+
+class TwoGpus:
+    """A driver that shows two GPUs of one product."""
+
+    CUdevice_attribute = SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major", CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor"
+    )
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answers = {
+            "cuInit": lambda flags: (0,),
+            "cuDeviceGetCount": lambda: (0, 2),
+            "cuDeviceGet": lambda number: (0, number),
+            "cuDeviceGetAttribute": lambda attribute, device: (0, 9 if attribute == "major" else 0),
+            "cuDeviceGetName": lambda length, device: (0, b"NVIDIA H200\0"),
+            "cuDeviceGetUuid": lambda device: (0, SimpleNamespace(bytes=bytes([device] * 16))),
+            "cuDriverGetVersion": lambda: (0, 13000),
+        }
+        if name not in answers:
+            raise AttributeError(name)
+        return answers[name]
+
+
+def test_every_gpu_that_cuda_shows_is_known_by_its_uuid_and_the_first_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _cuda._found(TwoGpus())
+    assert [str(gpu) for gpu in found.all_gpus] == ["NVIDIA H200 (SM90)"] * 2
+    assert found.gpu == found.all_gpus[0]
+    assert found.all_gpus[1].uuid == "GPU-01010101-0101-0101-0101-010101010101"
+    monkeypatch.setattr(module, "find_gpu", lambda: found)
+    assert alike_gpus(BACKEND) == found.all_gpus
+
+
+def test_a_gpu_of_another_product_builds_nothing_for_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = (H100, replace(H100, name="NVIDIA L40S", sm="SM89", uuid="GPU-2"), replace(H100, uuid="GPU-3"))
+    monkeypatch.setattr(module, "find_gpu", lambda: Found(gpu=H100, all_gpus=others, cuda_major=13))
+    assert [gpu.uuid for gpu in alike_gpus(BACKEND)] == ["GPU-1", "GPU-3"]
 
 
 def test_without_a_driver_nothing_is_loaded(make_spec: MakeSpec, tmp_path: Path, on_h100: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,12 +193,12 @@ def test_a_plan_of_another_release_or_gpu_is_refused_unread(
         pass
 
 
-@pytest.mark.parametrize(("batch", "is_told"), [("1/8/64", True), ("64/64/64", False)])
+@pytest.mark.parametrize(("batch", "is_told"), [("1/8/64", True), ("8/8/8", False)])
 def test_fp8_that_needs_a_fixed_batch_is_told_the_remedy(batch: str, is_told: bool, make_spec: MakeSpec, tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     log.write_text("[ERROR] Failed to find fallback kernel. tactics.size() 24\n")
     spec = replace(make_spec("tensorrt"), batch=BatchProfile.parse(batch))
-    assert ("--batch 64/64/64" in str(_with_remedy(BuildFailed("no engine"), spec, log))) is is_told
+    assert ("--batch 8/8/8" in str(_with_remedy(BuildFailed("no engine"), spec, log))) is is_told
 
 
 def test_bytes_are_asked_by_what_a_release_has() -> None:
@@ -234,6 +311,54 @@ def test_a_failed_capture_is_told_and_launches_stay_plain(session: TensorRtSessi
     assert cuda.calls == ["enqueue"]
 
 
+class NotedDriver:
+    """A driver whose kernels are noted on the same list as the runtime's calls."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.waits: list[int] = []
+        self._calls = calls
+
+    def cuModuleLoadData(self, text: bytes) -> tuple[int, int]:
+        return (0, 1)
+
+    def cuModuleGetFunction(self, module: int, name: bytes) -> tuple[int, int]:
+        return (0, 2)
+
+    def cuLaunchKernel(self, *arguments: Any) -> tuple[int]:
+        self.waits.append(arguments[9][0][0])
+        self._calls.append("spin")
+        return (0,)
+
+
+def test_a_delayed_launch_ends_with_a_wait_that_its_own_launch_is_no_part_of(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = NotedDriver(cuda.calls)
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: driver)
+    feed = session.upload({"image": pictures})
+    assert session.capture(feed) is None
+    cuda.calls.clear()
+    taken_ms = session.delay(feed, 0.02)
+    # Events of this runtime are 1.5 ms apart: a chain of 64 took 0.0234 ms each where 0.02 was wanted.
+    assert (driver.waits[0], driver.waits[-1]) == (20_000, pytest.approx(20_000 - 3_437.5, abs=1))
+    assert taken_ms == 1.5 / 64
+    assert cuda.calls[-4:] == ["enqueue", "spin", "cudaStreamEndCapture", "cudaGraphInstantiate"]
+    session.launch(feed)
+    assert cuda.calls[-1] == "cudaGraphLaunch"
+
+
+def test_a_delay_without_a_graph_is_launched_behind_the_engine(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(session, Delayable)
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: NotedDriver(cuda.calls))
+    feed = session.upload({"image": pictures})
+    session.delay(feed, 0.02)
+    cuda.calls.clear()
+    session.launch(feed)
+    assert cuda.calls == ["enqueue", "spin"]
+
+
 def test_a_cold_launch_has_its_write_outside_of_its_time(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:
     feed = session.upload({"image": pictures})
     session.time_launches(feed, 1, cold=True)
@@ -245,6 +370,18 @@ def test_a_cold_launch_has_its_write_outside_of_its_time(session: TensorRtSessio
 def test_what_was_never_launched_is_not_read(session: TensorRtSession, pictures: np.ndarray) -> None:
     with pytest.raises(InvalidMeasurement, match="nothing was launched"):
         session.download(session.upload({"image": pictures}))
+
+
+@pytest.mark.parametrize("call", ["cudaStreamSynchronize", "cudaMemcpyAsync"])
+def test_a_broken_context_fails_by_name_and_is_closed_quietly(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, call: str
+) -> None:
+    feed = session.upload({"image": pictures})
+    session.launch(feed)
+    cuda.fails = call
+    with pytest.raises(InvalidMeasurement, match="cudaErrorUnknown"):
+        session.download(feed)
+    session.close()
 
 
 def test_closing_frees_what_feeds_still_hold(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:

@@ -28,8 +28,8 @@ def prepared(tmp_path_factory, warm_cache):
 def reported(prepared):
     """The same folder with a report of each."""
     gate = prepared[0]
-    whole = gate.command("gpu-report", "whole", "--out", "report", *QUICK, "--json")
-    skeleton = gate.command("gpu-report", "skeleton", "--out", "report-skeleton", *QUICK)
+    whole = gate.command("gpu-report", "whole", "--out", "report", *QUICK, "--builders", "3", "--baselines", "stored", "--json")
+    skeleton = gate.command("gpu-report", "skeleton", "--out", "report-skeleton", *QUICK, "--engines", "left")
     return gate, whole, skeleton
 
 
@@ -119,9 +119,114 @@ def test_a_report_that_is_there_is_gone_on_with_and_nothing_is_done_again(report
     result = gate.command("gpu-report", "skeleton", "--out", str(folder), *QUICK)
 
     assert result.code == 0, result.stderr
-    assert "linear-b4, hot" not in result.stderr
-    assert "linear-b1, hot" in result.stderr
+    assert "linear-b4" not in result.stderr
+    assert "timing small-clip-image-linear-b1 ..." in result.stderr
     assert (folder / "engines/small-clip-image-fp16-b1.json").read_bytes() == before
+
+
+def test_every_batch_leaves_a_run_that_holds_what_the_lines_were_judged_by(reported):
+    gate, _, _ = reported
+    run = json.loads((gate.folder / "report/runs/b4/run.json").read_text())
+    verdicts = {(one["recipe"], one["metric"]): one for one in run["verdicts"]}
+
+    assert {one["batch"] for one in run["engines"]} == {"4/4/4"}
+    assert {("linear", "weights_bytes"), ("linear", "weights_ratio"), ("linear", "finite"), ("fp16", "centred_snr_db")} <= set(verdicts)
+    assert verdicts["modelopt", "plan_bytes"]["status"] == "INVALID"
+    assert "missing_library" in verdicts["modelopt", "plan_bytes"]["reason"]
+    assert (run["exit_code"], run["outcome"]) == (4, "INVALID")
+    assert (gate.folder / "report/runs/b4/summary.md").read_text().startswith("## enginegate: INVALID")
+
+
+def test_a_report_stores_what_it_saw_with_the_graph_that_it_saw_it_of(reported):
+    gate, _, _ = reported
+    (path,) = (gate.folder / "stored/cpu-x86_64/small-clip/image/linear").iterdir()
+    (record,) = (one for one in json.loads(path.read_text())["records"] if one["key"]["batch"] == "4/4/4")
+    line = _line(gate.folder / "report", "linear-b4")
+
+    assert record["figures"]["weights_bytes"] == line["engine"]["weights_bytes"]
+    assert record["onnx_sha256"] == line["engine"]["onnx_sha256"]
+    assert record["provenance"]["made_by"] == "gpu-report"
+    assert "weights" not in record["provenance"]  # they are the encoder's own
+
+
+def test_a_refilled_graph_is_stored_as_what_it_is(prepared, tmp_path):
+    gate, _, manifest = prepared
+    quick = (*QUICK[:2], "--batches", "1", *QUICK[4:])
+    result = gate.command("gpu-report", "skeleton", "--out", str(tmp_path / "r"), *quick, "--baselines", str(tmp_path / "stored"))
+    (path,) = (tmp_path / "stored/cpu-x86_64/small-clip/image/fp16").iterdir()
+    (record,) = json.loads(path.read_text())["records"]
+    exported = next(graph["source_sha256"] for graph in manifest["graphs"] if graph["recipe"] == "fp16")
+
+    assert result.code == 0, result.stderr
+    assert record["onnx_sha256"] != exported
+    assert exported in record["provenance"]["weights"]
+    assert "centred_snr_db" not in record["figures"]
+
+
+def test_engine_files_are_left_where_they_were_asked_for_as_bench_takes_them(reported):
+    gate = reported[0]
+    names = {path.stem for path in (gate.folder / "left").iterdir()}
+    result = gate.command("bench", "left/small-clip-image-fp16-b1.onnx", "--processes", "3", "--quartets", "1", "--same-process", "--json")
+
+    assert names == {f"small-clip-image-{recipe}-b{batch}" for recipe in ("fp16", "linear") for batch in (1, 4)}
+    assert json.loads(result.stdout)["judgement"]["processes"] == 3
+
+
+def test_two_reports_are_compared_by_their_runs(reported):
+    gate = reported[0]
+    result = gate.command("compare", "report/runs/b1", "report-skeleton/runs/b1", "--json")
+    found = json.loads(result.stdout)
+
+    assert found["summary"]["engines"] == 2  # modelopt was asked of one of them only, and built by neither
+    assert any("another ONNX file" in remark for engine in found["engines"] for remark in engine["remarks"])
+
+
+def test_accuracy_of_a_run_is_judged_again_without_an_engine(reported):
+    result = reported[0].command("judge", "report/runs/b4", "--json")
+
+    assert {one["metric"] for one in json.loads(result.stdout)["gates"]} >= {"finite", "cosine_min", "centred_snr_db"}
+
+
+def test_baselines_are_not_written_where_nobody_looks(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    result = prepared[0].command("gpu-report", "skeleton", "--out", str(tmp_path / "r"), *QUICK, "--baselines", str(tmp_path / "stored"))
+
+    assert (result.code, result.stdout) == (2, "")
+    assert "CI is set" in result.stderr
+    assert not (tmp_path / "stored").exists()
+
+
+@pytest.fixture(scope="session")
+def studied(prepared):
+    """The folder with a study of three processes, of which the budget allowed the trace and, in a second call, the rest."""
+    gate = prepared[0]
+    wanted = ("--study", "small-clip/image", "--study-quartets", "1", "--changes", "100", "--trace-seconds", "0.2")
+    command = ("gpu-report", "skeleton", "--out", "studied", "--backend", "onnxruntime", "--batches", "1", *wanted)
+    first = gate.command(*command, "--study-processes", "1")
+    second = gate.command(*command, "--study-processes", "3")
+    return gate, first, second
+
+
+def test_a_study_goes_on_where_it_stopped_and_finds_a_doubled_launch(studied):
+    gate, first, second = studied
+    result = gate.command("noise", "studied/study", "--json")
+    found = json.loads(result.stdout)
+
+    assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
+    assert "process 1 of" not in second.stderr
+    assert found["noises"]["100"]["judgement"]["processes"] == 3
+    assert found["injected"]["100"] == pytest.approx(1.0, rel=0.01)
+    assert found["noises"]["100"]["mean"] > found["noises"]["none"]["mean"] + 0.3
+    assert found["trace"]["launches"] > 2
+    assert "## Noise, and slow-downs of known size" in (gate.folder / "studied/report.md").read_text()
+
+
+def test_the_noise_of_kept_samples_is_printed_as_tables(studied):
+    result = studied[0].command("noise", "studied/study")
+
+    assert result.code == 0
+    assert "| none | - |" in result.stdout
+    assert "launches in a row" in result.stdout
 
 
 def test_a_budget_that_is_over_leaves_a_report_that_says_what_is_left(prepared, tmp_path):
@@ -141,6 +246,9 @@ def test_a_budget_that_is_over_leaves_a_report_that_says_what_is_left(prepared, 
         (["gpu-report", "skeleton", "--out", "report", *QUICK], 2, "name another folder"),
         (["gpu-report", "whole", "--out", "r", "--backend", "tensorflow"], 2, "tensorrt"),
         (["gpu-report", "whole", "--out", "r", "--backend", "pytorch"], 4, "can build nothing here"),
+        (["gpu-report", "skeleton", "--out", "r", *QUICK, "--study", "ViT-B-32/text"], 2, "expected one of small-clip/image"),
+        (["gpu-report", "skeleton", "--out", "r", *QUICK, "--study", "--changes", "0"], 2, "expected percents"),
+        (["noise", "whole"], 2, "gpu-report --study"),
         (["prepare", "--out", "p", "--encoders", "ViT-B32/image"], 2, "ViT-B-32"),
         (["prepare", "--out", "p", *ENCODER, "--weights", "ViT-B-32=seeded:1"], 2, "only small-clip are chosen"),
         (["prepare", "--out", "gate.toml", *ENCODER], 2, "is a file"),

@@ -6,21 +6,20 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.contracts import Session
 from harness.errors import EnginegateError
 from harness.judge.accuracy.all_metrics import METRICS, judgement
 from harness.judge.accuracy.evidence import AccuracyEvidence
 from harness.judge.accuracy.rows import snr_of
 from harness.judge.onnx_checks.all_checks import all_findings
 from harness.judge.structure import GraphView
-from harness.measure.embeddings import embed
+from harness.measure.embeddings import batch_sizes, embed
 from harness.measure.onnx_graph import read_onnx_graph
 from harness.pipeline.evidence import graph_evidence
 from harness.pipeline.making import Maker, code_digest
@@ -28,46 +27,17 @@ from harness.pipeline.names import backend_of
 from harness.prepare.dataset import inputs_digest
 from harness.prepare.inputs import CALIBRATION, EmojiSet, Split
 from harness.records.artifacts import EngineArtifact
-from harness.records.observations import Embeddings, EncoderInputs, RangeUse, Tensors
+from harness.records.observations import Embeddings, EncoderInputs, RangeUse
 from harness.records.policy import GatePolicy
 from harness.records.spec import EngineSpec, Recipe
 from harness.records.task import Task
-from harness.records.verdict import Judgement, Severity, Status
+from harness.records.verdict import Judgement, Severity
 from harness.store.cache import ArtifactCache, default_cache_dir
 from harness.store.gatefile import read_gate_file
-from tests.helpers.accuracy_faults.fault import Clean, Remade, Subject, unbroken, unharmed
+from tests.helpers.accuracy_faults.fault import Clean, Remade, Subject, unbroken
+from tests.helpers.accuracy_outcomes import Outcome
 from tests.helpers.gates import REPOSITORY
 from tests.helpers.other_rules import passes_by_rule
-
-NOTHING_CHANGED_DB = 0.1  # of centred SNR; less than the accuracy of the clean engine moves from one draw of inputs to the next
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one engine.
-
-    Attributes:
-        failed: accuracy metrics that FAIL or are INVALID, in the suite's order; `build` where the backend refused the graph.
-        undecided: accuracy metrics that are INCONCLUSIVE.
-        checks: checks of the graph with a finding that fails a gate.
-        snr_db, clean_snr_db: centred SNR to FP32, of this engine and of the clean one; None where rows are not finite.
-        passed_by: whether each other tool's rule passes it; None where it cannot say.
-    """
-
-    failed: tuple[str, ...]
-    undecided: tuple[str, ...]
-    checks: tuple[str, ...]
-    snr_db: float | None
-    clean_snr_db: float
-    passed_by: Mapping[str, bool | None] = field(default_factory=dict)
-
-    @property
-    def is_caught(self) -> bool:
-        return bool(self.failed or self.checks)
-
-    @property
-    def changes_nothing(self) -> bool:
-        return self.snr_db is not None and abs(self.snr_db - self.clean_snr_db) < NOTHING_CHANGED_DB
 
 
 def bench_of(engine: EngineSpec, rows: int) -> Bench:
@@ -146,9 +116,9 @@ class Bench:
         )
 
     def _half(self) -> Embeddings:
-        spec = replace(self.engine, recipe=Recipe.FP16)
-        path = self.maker.onnx(spec.encoder, Recipe.FP16).path
-        return _embedded(path, spec, self.inputs, self.inputs.rows)
+        engine = replace(self.engine, recipe=Recipe.FP16)
+        half = Bench(engine, rows=self._rows, maker=self.maker, cache=self._cache, inputs=self.inputs)
+        return half.run(unbroken(half.clean))
 
     def _task(self) -> Task:
         other = replace(self.engine.encoder, tower=self.engine.encoder.tower.other)
@@ -163,8 +133,6 @@ class Bench:
 
     def run(self, subject: Subject) -> Embeddings:
         """What the engine makes of what it is fed; from the cache where the very same engine was fed the same before."""
-        if subject.after is not unharmed:
-            return self._embedded(subject)
         backend = backend_of(self.engine.backend)
         made_from = {
             "model": hashlib.sha256(subject.model.SerializeToString(deterministic=True)).hexdigest(),
@@ -173,8 +141,10 @@ class Bench:
             "backend": [backend.name, backend.version],
             "code": [code_digest("harness.backends"), code_digest("harness.measure")],
         }
-
         rows = self.kept("observed", made_from, lambda: self._embedded(subject).rows)
+        sizes = batch_sizes(len(rows), self.engine.batch)
+        batches = np.split(rows, np.cumsum(sizes)[:-1])
+        rows = np.concatenate([subject.after(batch, sum(sizes[:index])) for index, batch in enumerate(batches)])
         return Embeddings(rows=rows, ids=self.inputs.ids, inputs_digest=self.inputs.digest, made_by=self.engine.id)
 
     def _embedded(self, subject: Subject) -> Embeddings:
@@ -182,7 +152,7 @@ class Bench:
 
         with tempfile.TemporaryDirectory() as folder:
             onnx.save(subject.model, path := Path(folder) / "model.onnx")
-            return _embedded(path, self.engine, self.inputs, subject.fed, after=subject.after)
+            return _embedded(path, self.engine, self.inputs, subject.fed)
 
     def outcome(self, subject: Subject) -> Outcome:
         """What the accuracy suite, the graph checks and other tools' rules say of an engine."""
@@ -192,12 +162,10 @@ class Bench:
         try:
             seen = self.seen(subject)
         except EnginegateError:
-            return Outcome(failed=("build",), undecided=(), checks=checks, snr_db=None, clean_snr_db=clean_db)
-        judged = self.judged(seen)
+            return Outcome(judgements=(), checks=checks, snr_db=None, clean_snr_db=clean_db)
         snr_db = snr_of(seen.observed, seen.exact)
         return Outcome(
-            failed=tuple(one.metric for one in judged if one.status in (Status.FAIL, Status.INVALID) and one.severity is Severity.GATE),
-            undecided=tuple(one.metric for one in judged if one.status is Status.INCONCLUSIVE),
+            judgements=self.judged(seen),
             checks=checks,
             snr_db=snr_db if np.isfinite(snr_db) else None,
             clean_snr_db=clean_db,
@@ -268,15 +236,14 @@ def judged_by(policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence) ->
     )
 
 
-def _embedded(path: Path, spec: EngineSpec, inputs: EncoderInputs, fed: Any, after: Any = unharmed) -> Embeddings:
+def _embedded(path: Path, spec: EngineSpec, inputs: EncoderInputs, fed: Any) -> Embeddings:
     """Rows of the engine in a file; they count as of `inputs`, whatever it is fed."""
     backend = backend_of(spec.backend)
     artifact = EngineArtifact(
         spec=spec, source=None, backend_version=backend.version, path=path, sha256=None, plan_bytes=None, build_seconds=0.0
     )
     with backend.open(artifact, threads=1) as session:
-        running = session if after is unharmed else _Harmed(session, after)
-        return embed(running, _Fed(inputs, fed), profile=spec.batch, made_by=spec.id)
+        return embed(session, _Fed(inputs, fed), profile=spec.batch, made_by=spec.id)
 
 
 class _Fed:
@@ -287,22 +254,3 @@ class _Fed:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-class _Harmed:
-    """A session whose rows something becomes of."""
-
-    def __init__(self, session: Session, after: Any) -> None:
-        self._session, self._after, self._start = session, after, 0
-
-    def upload(self, inputs: Tensors) -> Any:
-        return self._session.upload(inputs)
-
-    def launch(self, feed: Any) -> None:
-        self._session.launch(feed)
-
-    def download(self, feed: Any) -> Tensors:
-        ((name, rows),) = self._session.download(feed).items()
-        harmed = self._after(rows.astype(np.float32), self._start)
-        self._start += len(rows)
-        return {name: harmed}

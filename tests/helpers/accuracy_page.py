@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from tests.helpers.false_alarms import Judged, tables
+from tests.helpers.accuracy_outcomes import Header, Judged, Sample
+from tests.helpers.false_alarms import tables
 from tests.helpers.other_rules import RULES, tensorrt_llm_theta
-
-if TYPE_CHECKING:
-    from tests.helpers.accuracy_corpus import Sample
 
 _HEAD = """\
 # Faults of accuracy, and what catches them
@@ -18,7 +15,9 @@ _HEAD = """\
 Each kind of fault of `tests/helpers/accuracy_faults` is planted alone, at every place that it knows (first, middle and last block, several
 layers), in the exported graph, its calibration, its inputs or its rows. The engine then runs in ONNX Runtime and is judged as a gate would:
 by the accuracy suite with the bounds of `gate.toml`, held to the clean engine as approved, and by the checks of the exported graph. Other
-tools' rules are given the same rows and the same FP32 reference. Made by `{made_by}`.
+tools' rules are given the same rows and the same FP32 reference.
+
+Made by `{command}`, which `tox run -e accuracy` runs, in {minutes:.0f} minutes of CPU time, on {machine}.
 
 - **accuracy**, **graph**: how many engines that suite catches, and by what: the metric that fails first, the checks.
 - **same**: engines whose centred SNR is within 0.1 dB of the clean engine's and in whose graph no check finds anything: nothing is wrong
@@ -32,12 +31,17 @@ nodes. A real one needs an engine on a GPU to show.
 """
 
 
-def page(samples: Sequence[Sample], alarms: Sequence[Judged], arguments: Sequence[str] = ()) -> str:
-    """The whole page; `arguments` are those that it was made with."""
-    made_by = " ".join(("tox run -e accuracy --", *arguments))
+def page(samples: Sequence[Sample], alarms: Sequence[Judged], header: Header, *, seconds: float) -> str:
+    """The whole page.
+
+    Args:
+        samples, alarms: of the corpus, and of clean engines.
+        header: how they were made.
+        seconds: of a CPU, that this took.
+    """
     settings = list(dict.fromkeys(sample.setting for sample in samples))
     parts = [
-        _HEAD.format(made_by=made_by),
+        _HEAD.format(command=header.command, minutes=seconds / 60, machine=_machine_words(header)),
         *_summary(samples, alarms),
         *(part for setting in settings for part in _setting(setting, samples)),
     ]
@@ -45,6 +49,12 @@ def page(samples: Sequence[Sample], alarms: Sequence[Judged], arguments: Sequenc
     if alarms:
         parts += ["## Clean engines", "", tables(alarms)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _machine_words(header: Header) -> str:
+    machine, named = header.machine, ("onnxruntime", "torch", "nvidia-modelopt", "onnx", "open_clip_torch")
+    versions = ", ".join(f"{name} {machine.versions[name]}" for name in named if name in machine.versions)
+    return f"{machine.cpu_count} CPUs ({machine.cpu_model}), Python {machine.python}, {versions}"
 
 
 def _summary(samples: Sequence[Sample], alarms: Sequence[Judged]) -> Iterator[str]:
@@ -119,7 +129,7 @@ def _rule_cell(own: Sequence[Sample], rule: str) -> str:
 
 def _passed(sample: Sample, rule: str) -> bool | None:
     """An engine that does not build needs no rule to be caught."""
-    return False if "build" in sample.outcome.failed else sample.outcome.passed_by.get(rule)
+    return sample.outcome.passed_by.get(rule) if sample.outcome.is_built else False
 
 
 def _is_same(sample: Sample) -> bool:

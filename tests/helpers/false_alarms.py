@@ -1,16 +1,15 @@
 """Whether clean engines ever fail: of fresh inputs, and of other calibration rows.
 
-`python -m tests.helpers.false_alarms` prints how often each metric was PASS, INCONCLUSIVE and FAIL, how near it came to its bound, and
-the upper bound of the rate of false alarms that so many engines without one support.
+Its tables are a part of `docs/accuracy.md`: how often each metric was PASS, INCONCLUSIVE and FAIL, how near it came to its bound, and the
+upper bound of the rate of false alarms that so many engines without one support.
 """
 
 from __future__ import annotations
 
-import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,133 +23,143 @@ from harness.records.observations import Embeddings, EncoderInputs, Float32Array
 from harness.records.policy import GatePolicy
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe, Tower
 from harness.records.task import Task
-from harness.records.verdict import Direction, Judgement, Severity, Status
+from harness.records.verdict import Direction, Judgement, Status
 from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
 from tests.helpers.accuracy_faults.fault import recalibrated
-from tests.helpers.fresh_inputs import FreshCalibration, FreshEmoji
+from tests.helpers.accuracy_outcomes import Judged, Made
+from tests.helpers.fresh_inputs import CalibrationDraw, FreshEmoji
 from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
-from tests.helpers.side_by_side import side_by_side
 
 RECIPES = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
 ARCH, WEIGHTS = "emoji-clip", "noto"
 LARGE_ARCH, LARGE_WEIGHTS = "ViT-B-32", "seeded:0"
+CORPUS_ROWS, LARGE_ROWS = 320, 32  # as faults are judged on, so that both share references
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Some draws of one kind, judged in one process.
+class FreshInputs:
+    """Draws of evaluation inputs, on all clean engines of one of emoji-clip's towers.
 
     Attributes:
         seeds: one a draw.
         rows: of each draw.
-        arch, tower, recipe: which engine is calibrated afresh. On fresh inputs, all of emoji-clip's engines are judged.
+        after: names of jobs that make what these engines are judged by; without them this makes it itself.
     """
 
     seeds: range
     rows: int
-    arch: str = ARCH
-    tower: Tower = Tower.IMAGE
-    recipe: Recipe = Recipe.FP16
+    tower: Tower
+    after: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        return f"fresh inputs of {self.tower}, {self.rows} rows, seeds {self.seeds.start} to {self.seeds.stop - 1}"
 
-# Two hundred draws, each of a size that two cores run in a second; and a few of the gate's own size, since the worst of many rows is worse.
-FRESH_INPUTS = (
-    *(Draws(range(first, first + 25), 64) for first in range(0, 200, 25)),
-    *(Draws(range(seed, seed + 1), 691) for seed in range(1000, 1004)),
-)
-FRESH_CALIBRATION = (
-    *(Draws(range(20), 299, ARCH, tower, recipe) for tower in Tower for recipe in RECIPES[1:]),
-    *(Draws(range(2), 32, LARGE_ARCH, tower, Recipe.ATTENTION) for tower in Tower),
-)
+    @property
+    def seconds(self) -> float:
+        return 0.08 * self.rows * len(self.seeds)
+
+    def run(self) -> Made:
+        start = time.process_time()
+        judged = tuple(_on_fresh_inputs(self))
+        return Made(job=self.name, seconds=time.process_time() - start, judged=judged)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One clean engine on one draw.
+class FreshCalibration:
+    """One draw of calibration rows, for one engine, judged on the gate's own evaluation rows."""
 
-    Attributes:
-        drawn: what was drawn afresh, such as `64 inputs`, or `calibration`.
-        checks: of the graph, with a finding that fails a gate.
-        passed_by: whether other tools' rules pass it; `Polygraphy L2` is its other default.
-    """
-
-    drawn: str
+    seed: int
+    rows: int
     engine: EngineSpec
-    judgements: tuple[Judgement, ...]
-    checks: tuple[str, ...]
-    passed_by: Mapping[str, bool | None]
+    after: tuple[str, ...] = ()
 
     @property
-    def failed(self) -> bool:
-        return bool(self.checks) or any(
-            one.status in (Status.FAIL, Status.INVALID) and one.severity is Severity.GATE for one in self.judgements
-        )
+    def name(self) -> str:
+        return f"fresh calibration of {self.engine.id}, seed {self.seed}"
 
     @property
-    def status(self) -> Status:
-        if self.failed:
-            return Status.FAIL
-        return Status.INCONCLUSIVE if any(one.status is Status.INCONCLUSIVE for one in self.judgements) else Status.PASS
+    def seconds(self) -> float:
+        return 80 if self.engine.encoder.arch == LARGE_ARCH else 10
+
+    def run(self) -> Made:
+        start = time.process_time()
+        judged = _with_fresh_calibration(self)
+        return Made(job=self.name, seconds=time.process_time() - start, judged=(judged,))
 
 
-def study(inputs: Sequence[Draws] = FRESH_INPUTS, calibration: Sequence[Draws] = FRESH_CALIBRATION) -> tuple[Judged, ...]:
-    """Every clean engine on every draw."""
-    drawn = (*side_by_side(_on_fresh_inputs, inputs), *side_by_side(_with_fresh_calibration, calibration))
-    return tuple(one for judged in drawn for one in judged)
+DRAWS_OF_INPUTS, AT_ONCE = 200, 20
+LONG_DRAWS = range(1000, 1004)
+DRAWS_OF_CALIBRATION, DRAWS_OF_LARGE_CALIBRATION = 20, 2
 
 
-def _on_fresh_inputs(draws: Draws) -> list[Judged]:
+def fresh_jobs(clean: Mapping[EngineSpec, str]) -> Iterator[FreshInputs | FreshCalibration]:
+    """The whole study.
+
+    Two hundred draws, each of a size that a core runs in seconds; and a few of the gate's own size, since the worst of many rows is worse.
+
+    Args:
+        clean: the jobs that make what engines are judged by, by engine.
+    """
+    small = tuple(name for engine, name in clean.items() if (engine.encoder.arch, engine.encoder.weights) == (ARCH, WEIGHTS))
+    for tower in Tower:
+        for first in range(0, DRAWS_OF_INPUTS, AT_ONCE):
+            yield FreshInputs(range(first, first + AT_ONCE), 64, tower, small)
+        yield from (FreshInputs(range(seed, seed + 1), 691, tower, small) for seed in LONG_DRAWS)
+        for recipe in RECIPES[1:]:
+            engine = _engine_of(ARCH, WEIGHTS, tower, recipe)
+            yield from (FreshCalibration(seed, CORPUS_ROWS, engine, small) for seed in range(DRAWS_OF_CALIBRATION))
+        engine = _engine_of(LARGE_ARCH, LARGE_WEIGHTS, tower, Recipe.ATTENTION)
+        after = (clean[engine],) if engine in clean else ()
+        yield from (FreshCalibration(seed, LARGE_ROWS, engine, after) for seed in range(DRAWS_OF_LARGE_CALIBRATION))
+
+
+def _engine_of(arch: str, weights: str, tower: Tower, recipe: Recipe) -> EngineSpec:
+    return EngineSpec(encoder=EncoderSpec(arch=arch, tower=tower, weights=weights), recipe=recipe, backend="onnxruntime")
+
+
+def _on_fresh_inputs(draws: FreshInputs) -> Iterator[Judged]:
     """All draws are embedded at once, as rows do not depend on each other, and judged one by one."""
-    encoders = {tower: EncoderSpec(arch=draws.arch, tower=tower, weights=WEIGHTS) for tower in Tower}
+    tower = draws.tower
     data = [FreshEmoji(seed, draws.rows) for seed in draws.seeds]
-    inputs = {tower: [encoder_inputs(encoder, one) for one in data] for tower, encoder in encoders.items()}
-    benches = {
-        (tower, recipe): bench_of(EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime"), draws.rows)
-        for tower, encoder in encoders.items()
-        for recipe in RECIPES
-    }
-    exact = {tower: _exact(benches[tower, Recipe.FP16], inputs[tower]) for tower in Tower}
-    found: list[Judged] = []
-    for tower, encoder in encoders.items():
-        plain = benches[tower, Recipe.FP16]
-        scale = plain.maker.logit_scale(encoder, plain.inputs)
-        tasks = [
-            Task(tower=tower, pairing=one.pairing, other=other, logit_scale=scale, same_weights=WEIGHTS)
-            for one, other in zip(data, exact[tower.other], strict=True)
-        ]
-        half = _engine(plain, inputs[tower])
-        for recipe in RECIPES:
-            bench, quantizes = benches[tower, recipe], recipe.is_quantized
-            observed = _engine(bench, inputs[tower]) if quantizes else half
-            quantized = _fake_quant(bench, inputs[tower]) if quantizes else [(None, None)] * len(data)
-            for draw, task in enumerate(tasks):
-                seen = AccuracyEvidence(
-                    observed=observed[draw],
-                    exact=exact[tower][draw],
-                    fake_quant=quantized[draw][0],
-                    range_use=quantized[draw][1],
-                    half=half[draw] if quantizes else None,
-                    task=task,
-                )
-                found.append(_judged(f"{draws.rows} inputs", bench.policy, bench.engine, seen, ()))
-    return found
+    benches = {recipe: bench_of(_engine_of(ARCH, WEIGHTS, tower, recipe), CORPUS_ROWS) for recipe in RECIPES}
+    plain, across = benches[Recipe.FP16], bench_of(_engine_of(ARCH, WEIGHTS, tower.other, Recipe.FP16), CORPUS_ROWS)
+    inputs = [encoder_inputs(plain.engine.encoder, one) for one in data]
+    exact = _exact(plain, inputs)
+    others = _exact(across, [encoder_inputs(across.engine.encoder, one) for one in data])
+    scale = plain.maker.logit_scale(plain.engine.encoder, plain.inputs)
+    tasks = [
+        Task(tower=tower, pairing=one.pairing, other=other, logit_scale=scale, same_weights=WEIGHTS)
+        for one, other in zip(data, others, strict=True)
+    ]
+    half = _observed(plain, inputs)
+    for recipe, bench in benches.items():
+        quantizes = recipe.is_quantized
+        observed = _observed(bench, inputs) if quantizes else half
+        quantized = _fake_quant(bench, inputs) if quantizes else [(None, None)] * len(data)
+        for draw, task in enumerate(tasks):
+            seen = AccuracyEvidence(
+                observed=observed[draw],
+                exact=exact[draw],
+                fake_quant=quantized[draw][0],
+                range_use=quantized[draw][1],
+                half=half[draw] if quantizes else None,
+                task=task,
+            )
+            yield _judged(f"{draws.rows} inputs", bench.policy, bench.engine, seen, ())
 
 
-def _with_fresh_calibration(draws: Draws) -> list[Judged]:
-    """On the gate's own rows, held to the engine that the gate's own calibration made."""
-    weights = WEIGHTS if draws.arch == ARCH else LARGE_WEIGHTS
-    encoder = EncoderSpec(arch=draws.arch, tower=draws.tower, weights=weights)
-    bench = bench_of(EngineSpec(encoder=encoder, recipe=draws.recipe, backend="onnxruntime"), draws.rows)
-    found: list[Judged] = []
-    for seed in draws.seeds:
-        subject = recalibrated(bench.clean, bench.clean.remake(encoder_inputs(encoder, FreshCalibration(seed))))
-        found.append(_judged("calibration", bench.policy, bench.engine, bench.seen(subject), bench.checks(subject)))
-    return found
+def _with_fresh_calibration(draw: FreshCalibration) -> Judged:
+    """Held to the engine that the gate's own calibration made."""
+    bench = bench_of(draw.engine, draw.rows)
+    rows = encoder_inputs(draw.engine.encoder, CalibrationDraw(draw.seed))
+    subject = recalibrated(bench.clean, bench.clean.remake(rows))
+    return _judged("calibration", bench.policy, draw.engine, bench.seen(subject), bench.checks(subject))
 
 
 def _judged(drawn: str, policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence, checks: tuple[str, ...]) -> Judged:
     passed = {**passes_by_rule(seen), "Polygraphy L2": passes_polygraphys_l2(seen)}
-    return Judged(drawn, engine, judged_by(policy, engine, seen), checks, passed)
+    return Judged(drawn=drawn, engine=engine, judgements=judged_by(policy, engine, seen), checks=checks, passed_by=passed)
 
 
 Runner = Callable[[EncoderInputs], Float32Array]
@@ -203,7 +212,7 @@ def _apart(seen: Embeddings, quantizers: tuple[str, ...]) -> tuple[Embeddings, R
     return replace(seen, rows=rows), RangeUse(shares=shares, quantizers=quantizers, inputs_digest=seen.inputs_digest)
 
 
-def _engine(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
+def _observed(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
     from harness.measure.embeddings import embed
 
     backend, engine = backend_of(bench.engine.backend), bench.engine
@@ -291,14 +300,3 @@ def _by_rule(alarms: Sequence[Judged]) -> Iterator[str]:
 
 def _name(one: Judged) -> str:
     return f"{one.engine.encoder.name} {one.engine.recipe}"
-
-
-def main(_arguments: Any = None) -> int:
-    """Draw, judge, print."""
-    alarms = study()
-    print(tables(alarms))  # noqa: T201 (what the command is for)
-    return int(any(one.failed for one in alarms))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

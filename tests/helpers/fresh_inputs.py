@@ -59,7 +59,7 @@ class FreshEmoji:
 
 
 @dataclass(frozen=True)
-class FreshCalibration(FreshEmoji):
+class CalibrationDraw(FreshEmoji):
     """Other names than a gate calibrates with, as many, in their own words, by the studio that calibrates."""
 
     rows: int = CALIBRATION_ROWS

@@ -6,7 +6,7 @@ import pytest
 
 from harness.pipeline import budget as budgets
 from harness.pipeline.budget import Budget, OutOfTime
-from harness.pipeline.gpu_lines import line_name, wanted_engines
+from harness.pipeline.gpu_waves import Forecast, line_name, wanted_engines, waves
 from harness.records.prepared import PreparedFile, PreparedGraph, PreparedManifest
 from harness.records.spec import Recipe
 
@@ -27,14 +27,32 @@ MANIFEST = PreparedManifest(
 )
 
 
-def test_the_largest_batch_of_the_reference_and_the_default_comes_first():
+def test_the_largest_batch_of_the_first_architecture_comes_first_and_its_reference_before_what_is_timed_beside_it():
     names = [line_name(engine) for engine in wanted_engines(MANIFEST, (1, 128), "tensorrt")]
 
     assert len(names) == len(set(names)) == 16
-    assert set(names[:4]) == {f"{size}-image-{recipe}-b128" for size in ("large", "small") for recipe in ("fp16", "linear")}
-    assert {name.rpartition("-")[2] for name in names[4:8]} == {"b1"}
-    assert all("attention" in name for name in names[8:12])
-    assert all("modelopt" in name for name in names[12:])
+    assert names[:4] == [f"large-image-{recipe}-b128" for recipe in ("fp16", "linear", "attention", "modelopt")]
+    assert names[4:8] == [f"small-image-{recipe}-b128" for recipe in ("fp16", "linear", "attention", "modelopt")]
+    assert {name.rpartition("-")[2] for name in names[8:]} == {"b1"}
+
+
+def test_a_wave_holds_as_many_engines_as_there_are_builders_and_never_one_alone():
+    engines = wanted_engines(MANIFEST, (1, 128), "tensorrt")
+
+    assert [len(wave) for wave in waves(engines, 8)] == [8, 8]
+    assert [len(wave) for wave in waves(engines, 1)] == [2] * 8
+    assert sum(waves(engines, 3), ()) == engines
+
+
+def test_what_is_left_is_estimated_by_engines_that_are_like_it():
+    large, small = (
+        next(one for one in wanted_engines(MANIFEST, (1,), "tensorrt") if one.encoder.arch == arch) for arch in ("large", "small")
+    )
+    forecast = Forecast(builders=2, build_s={large: 100.0, small: 40.0}, timing_s={large: 30.0})
+
+    assert forecast.wave_s([large, large, small], [small]) == 100 + 100 + 30
+    assert forecast.wave_s([small], []) == 40
+    assert Forecast(builders=2, build_s={}, timing_s={}).wave_s([large], [large]) is None
 
 
 def test_every_engine_has_a_batch_that_cannot_change():
@@ -61,6 +79,16 @@ def test_a_step_that_would_end_too_late_is_not_begun(clock):
         _take(budget, clock, "build", 70)
     _take(budget, clock, "timing", 10)  # of whose kind nothing is known yet
     assert clock[0] == 80
+
+
+def test_what_would_end_too_late_by_its_estimate_is_seen_before_it_is_begun(clock):
+    budget = Budget(minutes=2)
+    clock[0] = 60.0
+
+    assert budget.holds(59)
+    assert not budget.holds(61)
+    clock[0] = 120.0
+    assert not budget.holds(0)
 
 
 def test_without_a_budget_every_step_is_begun(clock):

@@ -10,6 +10,7 @@ import pytest
 from harness.errors import BuildFailed, WorkerFailed
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline import pacing
+from harness.pipeline.making import StandIn
 from harness.pipeline.pacing import Pace, Pacing, Timed
 from harness.pipeline.pairing import Measured, Plan
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO, Margin
@@ -25,6 +26,9 @@ TURNS = (Arm.BASELINE, Arm.CANDIDATE, Arm.CANDIDATE, Arm.BASELINE)
 
 class Maker:
     """Says what is being done."""
+
+    def stand_in(self, spec):
+        return StandIn(engine=spec)
 
     def working(self, words):
         return contextlib.nullcontext()
@@ -130,6 +134,29 @@ def test_an_engine_that_breaks_its_processes_is_found_by_timing_each_alone(plans
 
 def test_an_engine_that_nobody_planned_is_timed_alone(plans):
     assert run(planned=(TEXT,)).of(IMAGE).judgement.status is Status.PASS
+
+
+def test_only_a_gate_that_fails_is_looked_into_for_slower_layers(plans, monkeypatch):
+    looked = []
+
+    def told(judgement, pair, *, rows, threads):
+        looked.append((pair[1].spec, rows, threads))
+        return replace(judgement, reason=f"{judgement.reason}; these layers")
+
+    monkeypatch.setattr(pacing, "with_slower_layers", told)
+    plans[0].ratios = {IMAGE.id: 4.0, TEXT.id: 2.0}
+    gates = run()
+    failed = gates.of(IMAGE).judgement
+    assert failed.status is Status.FAIL
+    assert "; these layers; repeat: " in failed.reason
+    assert gates.of(TEXT).judgement.status is Status.PASS
+    assert looked == [(IMAGE.engine, 1, pacing.TIMING_THREADS)]
+
+
+def test_a_run_that_approves_looks_into_nothing(plans, monkeypatch):
+    monkeypatch.setattr(pacing, "with_slower_layers", lambda *_, **__: pytest.fail("looked"))
+    plans[0].ratios = {IMAGE.id: 4.0, TEXT.id: 4.0}
+    assert run(is_approving=True).of(IMAGE).judgement.status is Status.FAIL
 
 
 def beside_approved(*, approved=1.0, with_itself=False, **changes):

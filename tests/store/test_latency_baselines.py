@@ -9,6 +9,7 @@ import pytest
 from harness.errors import UnreadableBaseline, UnusablePending
 from harness.records.baseline import Baseline, BaselineKey
 from harness.records.latency_baseline import PendingLatency, anchor_of
+from harness.records.spec import BuildOptions
 from harness.store.baselines import BaselineStore
 from harness.store.codec import to_json
 from harness.store.latency_baselines import LatencyBaselines, digest_of, pending_below, read_pending, settle_pending
@@ -52,6 +53,13 @@ def test_an_engine_of_any_other_key_is_not_found_and_the_difference_is_named(rec
     (near,) = records.nearest(other)
     (name, value), *_ = change.items()
     assert other.differences(near) == (f"{name} {getattr(KEY, name)} (here {value})",)
+
+
+def test_an_engine_that_was_built_with_other_options_is_another_key(records):
+    chain_of_two(records)
+    other = other_key(options=BuildOptions(optimization_level=5))
+    assert records.chain(other) == ()
+    assert other.differences(KEY) == ("options none (here optimization_level=5)",)
 
 
 def test_a_backend_of_another_version_has_another_file(records):

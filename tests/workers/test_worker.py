@@ -87,6 +87,26 @@ def broken():
         yield worker
 
 
+def _serve_its_gpu(channel, house, stderr):
+    """What CUDA would be shown, as the worker's first code finds it."""
+    import os
+
+    channel.send(["ready"])
+    for number, _, _ in channel:
+        channel.send([number, "ok", {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}])
+
+
+class SightedWorker(Worker):
+    _begin = staticmethod(_serve_its_gpu)
+
+
+@pytest.mark.parametrize("asked", ["GPU-6a1e0f53-0000-0000-0000-000000000001", None])
+def test_a_worker_is_shown_the_gpu_that_was_named_before_any_of_our_code_runs(asked, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with SightedWorker("builder", gpu=asked) as worker:
+        assert worker.about["gpu"] == (asked or "0,1")
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
