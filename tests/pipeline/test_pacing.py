@@ -148,7 +148,7 @@ def test_only_a_gate_that_fails_is_looked_into_for_slower_layers(plans, monkeypa
     gates = run()
     failed = gates.of(IMAGE).judgement
     assert failed.status is Status.FAIL
-    assert "; these layers; repeat: " in failed.reason
+    assert "; these layers; processor: load 1; repeat: " in failed.reason
     assert gates.of(TEXT).judgement.status is Status.PASS
     assert looked == [(IMAGE.engine, 1, pacing.TIMING_THREADS)]
 
