@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import MissingBlob, StoreFailed, UnknownBaseline, UnusablePending, UsageError, WritesRefused
 from harness.judge.latency.samples import judge_samples
+from harness.pipeline.making import Progress
 from harness.pipeline.names import backend_of
 from harness.pipeline.pacing import APPROVING_TIMES, gate_protocol
 from harness.pipeline.pairing import Pair, Plan, measure
@@ -27,8 +27,6 @@ from harness.store.blobs import BlobStore, blob_store
 from harness.store.gatefile import default_gate_file, read_gate_file
 from harness.store.latency_baselines import Chain, LatencyBaselines, digest_of, pending_below, read_pending, settle_pending
 from harness.store.packaged import packaged
-
-Working = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +117,7 @@ def compared(desk: Desk, path: Path) -> BaselineDiff:
     )
 
 
-def accepted(desk: Desk, path: Path, *, who: str, reason: str, release: str | None, working: Working) -> BaselineDecision:
+def accepted(desk: Desk, path: Path, *, who: str, reason: str, release: str | None, working: Progress) -> BaselineDecision:
     """Approve a pending engine, if it is shown now not to be slower than its predecessor and than the anchor.
 
     Raises:
@@ -212,7 +210,7 @@ def _require_sound(timed: TimedEngine, line: Margin) -> None:
 
 
 def _timed_beside(
-    desk: Desk, engine: EngineArtifact, chain: Chain, key: LatencyKey, line: Margin, working: Working
+    desk: Desk, engine: EngineArtifact, chain: Chain, key: LatencyKey, line: Margin, working: Progress
 ) -> dict[str, LatencyJudgement]:
     """The engine beside its predecessor, and beside the anchor where that is another one: now, here, in fresh processes."""
     _require_here(key)
