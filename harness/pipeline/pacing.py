@@ -20,7 +20,7 @@ from harness.records.artifacts import EngineArtifact
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
-from harness.records.spec import BuildOptions, EngineSpec
+from harness.records.spec import EngineSpec
 from harness.records.timing import TimingProtocol
 from harness.records.verdict import Judgement, Status
 
@@ -250,18 +250,11 @@ def _repeat_command(gate: Timed, pace: Pace, plan: Plan) -> str:
 
 
 def build_command(engine: EngineSpec) -> str:
-    """What to type to build an engine."""
-    spec = engine.encoder
+    """What to type to build an engine. A timing cache only spares the timing, and is a file of the machine that built it."""
+    spec, options = engine.encoder, replace(engine.options, timing_cache=None)
     target = ["--target", engine.target] if engine.target else []
     build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(engine.recipe), "--backend", engine.backend]
-    return shlex.join([*build, *target, *_options(engine.options), "--batch", str(engine.batch), "--out", _OUT])
-
-
-def _options(asked: BuildOptions) -> list[str]:
-    """What changes the engine. A timing cache only spares the timing, and is a file of the machine that built it."""
-    workspace = [] if asked.workspace_mib is None else ["--workspace-mib", str(asked.workspace_mib)]
-    level = [] if asked.optimization_level is None else ["--optimization-level", str(asked.optimization_level)]
-    return [*workspace, *level, *(["--version-compatible"] if asked.version_compatible else [])]
+    return shlex.join([*build, *target, "--batch", str(engine.batch), *options.arguments, "--out", _OUT])
 
 
 def _built_file(engine: EngineArtifact) -> str:

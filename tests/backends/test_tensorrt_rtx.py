@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -162,9 +161,9 @@ def test_a_real_builder_takes_every_option_and_says_how_far_it_is(
     monkeypatch.setattr(_builder_options, "SAY_EVERY_S", 0.0)
     said: list[str] = []
     asked = BuildOptions(workspace_mib=64, optimization_level=1)
-    engine = replace(make_spec("tensorrt_rtx", target="SM89"), options=asked)
+    batch = make_spec("tensorrt_rtx", target="SM89").batch
     aim = partial(module._aim_at, trt.ComputeCapability.SM89)
-    plan = build_plan(trt, fp8_onnx, engine, tmp_path / "build.log", aim, said.append)
+    plan = build_plan(trt, fp8_onnx, batch, tmp_path / "build.log", aim, said.append, options=asked)
     assert len(bytes(plan.content)) > 0
     assert plan.notes == ()
     assert all(re.fullmatch(r".+ \d+ %", words) for words in said)
