@@ -69,7 +69,7 @@ def plans(monkeypatch):
     return seen
 
 
-def run(planned=(IMAGE, TEXT), *, broken=(), approved=2.0, **changes):
+def run(planned=(IMAGE, TEXT), *, broken=(), maker=None, approved=2.0, **changes):
     """The gates of a run, of which those in `broken` do not build."""
 
     def pace(gate):
@@ -79,7 +79,7 @@ def run(planned=(IMAGE, TEXT), *, broken=(), approved=2.0, **changes):
         twin, engine = (artifact(replace(gate.engine, recipe=recipe)) for recipe in (Recipe.FP16, gate.engine.recipe))
         return Pace(line=LINE, gate=held, pair=(twin, engine))
 
-    return Pacing(Maker(), planned, pace, **{"is_approving": False, **changes})
+    return Pacing(maker or Maker(), planned, pace, **{"is_approving": False, **changes})
 
 
 def test_all_gates_of_a_run_are_timed_in_the_same_processes(plans):
@@ -137,18 +137,18 @@ def test_engines_that_stand_in_are_timed_together_beside_fp16_of_their_batch(pla
         def stand_in(self, spec):
             return StandIn(engine=replace(spec, batch=spec.batch.fixed), note="for tests")
 
-    wanted = [replace(engine, batch=engine.batch.fixed) for engine in (IMAGE, TEXT)]
+    wanted = [replace(gate, engine=replace(gate.engine, batch=gate.engine.batch.fixed)) for gate in (IMAGE, TEXT)]
     gates = run(maker=Picky())
-    assert [gates.of(engine).judgement.n for engine in wanted] == [4, 4]
+    assert [gates.of(gate).judgement.n for gate in wanted] == [4, 4]
     (plan,) = plans[1:]
     assert plan.rows == 2
     assert {arm.spec.batch.is_fixed for pair in plan.arms.values() for arm in pair} == {True}
 
 
 def test_the_command_that_repeats_a_failure_asks_the_builder_the_same(plans):
-    engine = replace(IMAGE, options=BuildOptions(optimization_level=5))
-    plans[0].ratios = {engine.id: 4.0}
-    assert "--batch 1/2/4 --optimization-level 5 --out engines" in run(planned=(engine,)).of(engine).judgement.reason
+    gate = replace(IMAGE, engine=replace(IMAGE.engine, options=BuildOptions(optimization_level=5)))
+    plans[0].ratios = {gate.id: 4.0}
+    assert "--batch 1/2/4 --optimization-level 5 --out engines" in run(planned=(gate,)).of(gate).judgement.reason
 
 
 def test_an_engine_that_nobody_planned_is_timed_alone(plans):
