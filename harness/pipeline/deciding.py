@@ -107,10 +107,8 @@ def compared(desk: Desk, path: Path) -> BaselineDiff:
     timed = read_pending(path).timed
     chain = desk.records.chain(timed.key)
     before = chain[-1].timed if chain else None
-    names = dict.fromkeys(name for one in (before, timed) if one is not None for name in _figures(one))
-    moved = tuple(
-        Moved(name=name, approved=_figures(before).get(name) if before else None, pending=_figures(timed)[name]) for name in names
-    )
+    old = _figures(before) if before else {}
+    moved = tuple(Moved(name=name, approved=old.get(name), pending=figure) for name, figure in _figures(timed).items())
     near = () if chain else desk.records.nearest(timed.key)[:3]
     return BaselineDiff(
         key=timed.key, is_first=before is None, moved=moved, differences=tuple(timed.key.differences(other) for other in near)
