@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 from typing import TypeVar
 
 from harness.judge.layer_costs import NOWHERE, LayerCost, layer_costs, place_order
@@ -198,7 +198,7 @@ def _side(profile: EngineProfile, costs: Sequence[LayerCost]) -> Side:
         shared_ms=sum(cost.ms for cost in costs if len(cost.places) > 1),
         unplaced_ms=sum(cost.ms for cost in costs if NOWHERE in cost.places),
         unmatched=tuple(cost.name for cost in costs if cost.row is None),
-        sm_clock_mhz=mean(times.sm_clock_mhz) if times.sm_clock_mhz else None,
+        sm_clock_mhz=(min(times.sm_clock_mhz), max(times.sm_clock_mhz)) if times.sm_clock_mhz else None,
         ceilings=profile.ceilings,
         notes=profile.notes,
     )

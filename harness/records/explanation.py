@@ -76,7 +76,7 @@ class Side:
         shared_ms: of `layers_ms`, in layers whose nodes are of two places, which have an equal share each.
         unplaced_ms: of `layers_ms`, in layers that no table or no ONNX node places.
         unmatched: names that the profiler told and the layer table has not.
-        sm_clock_mhz: mean of what was read; None where it was not.
+        sm_clock_mhz: the lowest and the highest that were read; None where it was not.
     """
 
     engine: str
@@ -92,7 +92,7 @@ class Side:
     shared_ms: float
     unplaced_ms: float
     unmatched: tuple[str, ...]
-    sm_clock_mhz: float | None
+    sm_clock_mhz: tuple[float, float] | None
     ceilings: Ceilings | None
     notes: tuple[str, ...]
 

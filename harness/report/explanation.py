@@ -46,7 +46,7 @@ def achieved(spent: Spent, ceilings: Ceilings | None, work: str) -> tuple[float 
 
 def _side(letter: str, side: Side) -> Iterator[str]:
     device = f" on {plain(side.device)}" if side.device else ""
-    clock = "" if side.sm_clock_mhz is None else f", SM clock {side.sm_clock_mhz:.0f} MHz"
+    clock = "" if side.sm_clock_mhz is None else f", SM clock read at {side.sm_clock_mhz[0]:.0f} to {side.sm_clock_mhz[1]:.0f} MHz"
     yield f"{letter}  {plain(side.engine)}, {plain(side.backend_version)}{device}, batch {side.rows}{clock}"
     yield (
         f"   {many(side.layers, 'layer')}, {side.layers_ms:.4g} ms by {side.clock} (medians of {side.launches}); "
@@ -111,9 +111,9 @@ def _beside_ceilings(record: Explanation) -> Iterator[str]:
         yield ""
         if side.ceilings is None or "all" in side.ceilings.words:
             why = f" ({plain(side.ceilings.words['all'])})" if side.ceilings is not None else ""
-            yield f"{letter}: what its device reaches at best was not measured{why}"
+            yield f"{letter}: what its device reaches was not measured{why}"
             continue
-        yield f"{letter}: what its device reaches at best"
+        yield f"{letter}: what its device reached in tests of its own, and how near to that its layers come"
         for name, (words, unit) in _CEILINGS.items():
             figure = getattr(side.ceilings, name)
             how = side.ceilings.words.get(name, "not measured")

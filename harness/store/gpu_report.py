@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from harness.errors import UnusablePrepared
 from harness.records.gpu_report import GPU_REPORT_SCHEMA, LINE_SCHEMA, ReportAbout, ReportLine
 from harness.records.latency import LatencySamples
+from harness.records.profile import EngineProfile
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.codec import from_plain, read_json, require_schema, to_json
 from harness.store.latency_samples import latency_samples_json
 from harness.store.noise_study import NoiseFolder
+from harness.store.profiles import SUFFIX, write_profile
 from harness.store.run_directory import RunDirectory
 
 ABOUT = "about.json"
@@ -89,6 +91,10 @@ class ReportFolder:
     def keep_layers(self, name: str, source: Path) -> str:
         """Keep the document that an engine's layers were read from, compressed, and say in which file."""
         return self._keep(f"layers/{name}{source.suffix}.gz", source.read_bytes())
+
+    def keep_profile(self, name: str, profile: EngineProfile) -> None:
+        """Keep one engine's profile; two of them are what `enginegate explain` takes."""
+        write_profile(self.path / f"profiles/{name}{SUFFIX}", profile)
 
     def keep_embeddings(self, name: str, rows: NDArray[np.float32]) -> None:
         """Keep what an engine made of the evaluation inputs, as it came out."""

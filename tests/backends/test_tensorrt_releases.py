@@ -19,6 +19,7 @@ from harness.backends.tensorrt import ALLOW_HOST_CODE, TensorRtBackend
 from harness.errors import (
     BuildFailed,
     HostCodeRefused,
+    InvalidMeasurement,
     MissingDevice,
     NeedsFixedBatch,
     OutOfDeviceMemory,
@@ -230,6 +231,21 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
     noted = NotedCuda()
     monkeypatch.setattr(_cuda_session, "Cuda", lambda: noted)
     return noted
+
+
+@pytest.mark.usefixtures("cuda")
+def test_every_release_tells_a_profiler_how_long_its_layers_take(engine: EngineArtifact, script: Script, pictures: np.ndarray) -> None:
+    script.layers = [("first", 0.5), ("second", 1.5)]
+    with TensorRtBackend().open(engine) as session:
+        told = session.profile(session.upload({"image": pictures}), 2)
+    assert told.launches == ((("first", 0.5), ("second", 1.5)),) * 2
+    assert told.inspector == INSPECTED
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_release_that_tells_a_profiler_nothing_is_told(engine: EngineArtifact, pictures: np.ndarray) -> None:
+    with TensorRtBackend().open(engine) as session, pytest.raises(InvalidMeasurement, match="told no layer times"):
+        session.profile(session.upload({"image": pictures}), 1)
 
 
 @pytest.mark.usefixtures("cuda")
