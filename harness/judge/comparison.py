@@ -192,6 +192,9 @@ def _unknown_nodes(a: EngineSeen, b: EngineSeen, nodes_a: EngineNodes | None, no
 def _remarks(a: EngineSeen, b: EngineSeen) -> Iterator[str]:
     if a.row is not None and b.row is not None and a.row.onnx_sha256 != b.row.onnx_sha256:
         yield "made from another ONNX file: bytes are held to the margins, nodes are matched by name"
+    if a.row is not None and b.row is not None and a.row.options.in_words != b.row.options.in_words:
+        asked = (row.options.in_words or "nothing" for row in (a.row, b.row))
+        yield "builders were asked {} in A, {} in B beside the graph".format(*asked)
     for name, here, there in (("A", a.row, b.row), ("B", b.row, a.row)):
         if here is None and there is not None:
             yield f"run {name} left no engine, only gates"

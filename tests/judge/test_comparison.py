@@ -11,6 +11,7 @@ from harness.judge.node_changes import EngineNodes
 from harness.records.comparison import ComparisonSummary, Effect, EngineComparison, Presence
 from harness.records.graph import GraphRoles
 from harness.records.run import EngineRow, RunRecord
+from harness.records.spec import BuildOptions
 from harness.records.verdict import Severity, Status, Suite, Verdict
 from tests.helpers.graphs import GraphMaker, layer_table
 from tests.helpers.runs import ENGINE, GRAPH, MACHINE, TABLE, evidence, gate, nodes, policy, run
@@ -340,3 +341,9 @@ def test_latency_is_held_to_its_margin_on_one_make_of_processor():
     assert gates(before, slower, processor="another CPU")[2] == ["INCONCLUSIVE latency_ratio"]
     assert gates(before, gate("latency_ratio", 1.5))[2] == []
     assert gates(slower, before)[1].better == 1
+
+
+def test_builders_that_were_asked_otherwise_are_told():
+    longer = replace(ENGINE, options=BuildOptions(optimization_level=5))
+    engine, _, _ = rows(ENGINE, longer)
+    assert engine.remarks == ("builders were asked nothing in A, optimization_level=5 in B beside the graph",)
