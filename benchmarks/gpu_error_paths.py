@@ -281,6 +281,7 @@ def no_room_at_upload(work: Work) -> dict[str, Any]:
 
 def failed_capture(work: Work) -> dict[str, Any]:
     """A launch that waits for its stream while it is captured: CUDA refuses the graph, and launches stay plain."""
+    from harness.backends._cuda_session import CudaFeed
     from harness.backends.tensorrt import TensorRtBackend
 
     with TensorRtBackend().open(work.plan()) as session:
@@ -289,8 +290,8 @@ def failed_capture(work: Work) -> dict[str, Any]:
         plain = session.download(feed)
         enqueue = session._enqueue
 
-        def waiting(context: Any) -> None:
-            enqueue(context)
+        def waiting(context: Any, feed: CudaFeed) -> None:
+            enqueue(context, feed)
             if is_capturing(session):
                 session._wait()
 

@@ -41,7 +41,8 @@ class Capability(StrEnum):
     COMPILES_FOR_GPU = "compiles_for_gpu"  # needs a target such as SM89
     MAY_NEED_FIXED_BATCH = "may_need_fixed_batch"  # some releases have FP8 kernels for a batch that cannot change, and for no other
     NEEDS_ISOLATION = "needs_isolation"  # its compiler can end or poison the process that it runs in
-    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph: workspace, optimization level, timing cache
+    BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph, such as a workspace
+    TIMES_KERNELS = "times_kernels"  # its builder chooses kernels by timing them, so that a timing cache spares it some
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
     LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
@@ -117,6 +118,19 @@ class TellsProgress(Protocol):
 
     def telling(self, say: Say) -> Backend:
         """The same backend, whose next builds call `say` with a phase and its percentage; from any thread, and not often."""
+        ...
+
+
+@runtime_checkable
+class NamesRefusals(Protocol):
+    """A backend for which a library, a device or a type may be missing: each is an event of its own."""
+
+    def require_possible(self, action: Action, engine: EngineSpec) -> None:
+        """Nothing where `why_not` gives None; else its words, raised as what they are about.
+
+        Raises:
+            MissingLibrary, MissingDevice, UnsupportedTarget: as it is.
+        """
         ...
 
 

@@ -68,7 +68,7 @@ def write_product(path: Path, side: int, *, fp8: bool) -> None:
         nodes = [
             helper.make_node("QuantizeLinear", ["rows", "scale", "zero"], ["narrow"], name="quantize"),
             helper.make_node("DequantizeLinear", ["narrow", "scale", "zero"], ["wide"], name="dequantize"),
-            helper.make_node("DequantizeLinear", ["weights", "scale", "zero"], ["wide_weights"], name="weights"),
+            helper.make_node("DequantizeLinear", ["weights", "scale", "zero"], ["wide_weights"], name="widen"),
             helper.make_node("MatMul", ["wide", "wide_weights"], ["product"], name="product"),
         ]
     else:

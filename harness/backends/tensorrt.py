@@ -22,8 +22,10 @@ from harness.errors import (
     EnginegateError,
     HostCodeRefused,
     MissingDevice,
+    MissingLibrary,
     NeedsFixedBatch,
     OutOfDeviceMemory,
+    UnsupportedTarget,
     UnusableEngine,
 )
 from harness.records.artifacts import BuiltFiles, EngineArtifact, EngineMemory
@@ -57,6 +59,7 @@ class TensorRtBackend:
             Capability.MEMORY_FIGURES,
             Capability.NEEDS_ISOLATION,
             Capability.BUILD_OPTIONS,
+            Capability.TIMES_KERNELS,
             Capability.MAY_NEED_FIXED_BATCH,
         }
     )
@@ -90,11 +93,24 @@ class TensorRtBackend:
         """None when `engine` can be built and run here; else why not. Asks the driver before any of the library is loaded."""
         return library.why_no_library() or _why_no_gpu() or _why_not_here(engine)
 
+    def require_possible(self, action: Action, engine: EngineSpec) -> None:
+        """Raise what `why_not` says, as what it is about.
+
+        Raises:
+            MissingLibrary: there is no TensorRT, or it is for another Python.
+            MissingDevice: no driver, a driver that is too old, or no GPU.
+            UnsupportedTarget: the GPU has no FP8, or another was named.
+        """
+        if words := library.why_no_library():
+            raise MissingLibrary(f"{engine.id} cannot be had here: {words}")
+        _require_gpu(engine)
+
     def build(self, source: Path, engine: EngineSpec, folder: Path) -> BuiltFiles:
         """Build `source` for this GPU; the engine inspector's table and the builder's log stay beside the plan.
 
         Raises:
             MissingDevice: no driver or no GPU; asked first, since TensorRT 10.6 ends the process without one.
+            UnsupportedTarget: the GPU has no FP8.
             BuildFailed: with the last lines of the vendor's log.
             NeedsFixedBatch: this release has FP8 kernels for a batch that cannot change, and for no other.
             UnusableGraph: the parser refuses the file.
@@ -191,9 +207,11 @@ def _why_not_here(engine: EngineSpec) -> str | None:
 
 
 def _require_gpu(engine: EngineSpec) -> Gpu:
-    why_not, gpu = _why_no_gpu() or _why_not_here(engine), find_gpu().gpu
+    why_not, gpu = _why_no_gpu(), find_gpu().gpu
     if why_not is not None or gpu is None:
-        raise MissingDevice(f"{engine.id}: {why_not}")
+        raise MissingDevice(f"{engine.id} cannot be had here: {why_not}")
+    if words := _why_not_here(engine):
+        raise UnsupportedTarget(f"{engine.id} cannot be had here: {words}")
     return gpu
 
 
@@ -239,7 +257,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     if logger.errors:
         # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
         _unusable.append(runtime)
-        raise MissingDevice(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
+        kind = OutOfDeviceMemory if means_out_of_memory(_said(logger)) else MissingDevice
+        raise kind(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
     engine = runtime.deserialize_cuda_engine(content)
@@ -251,8 +270,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     return engine
 
 
-def _said(logger: Any) -> str:
-    return "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+def _said(listener: Any) -> str:
+    return "\n".join(f"  {line}" for line in listener.errors) or "  nothing"
 
 
 def _memory(trt: ModuleType, engine: Any) -> EngineMemory:

@@ -27,11 +27,11 @@ def add_build(commands: Any) -> None:
     add_gpu(command)
     command.add_argument("--workspace-mib", type=int, metavar="N", help="most scratch memory of a kernel (default: the builder's choice)")
     command.add_argument("--optimization-level", type=int, metavar="0-5", help="how long the builder searches (default: its choice)")
-    command.add_argument("--timing-cache", metavar="FILE", help="kernel times, read before the build and written after it")
+    command.add_argument("--timing-cache", metavar="FILE", help="kernel times, read before a build by tensorrt and written after it")
     command.add_argument("--version-compatible", action="store_true", help="a plan for later releases too; it carries code for the host")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built artifacts are kept")
     command.add_argument("--out", type=Path, metavar="DIR", help="leave the engine file and its record here")
-    command.epilog = "The last four options before --cache-dir are for the backends tensorrt and tensorrt_rtx; docs/tensorrt.md has more."
+    command.epilog = "What a builder may be asked is for the backends tensorrt and tensorrt_rtx; docs/tensorrt.md says more."
 
 
 def build(options: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 from typing import TypeVar
 
 from harness.judge.layer_costs import NOWHERE, LayerCost, layer_costs, place_order
-from harness.judge.structure import MOVES, QDQ
+from harness.judge.structure import MOVES, PRODUCTS, QDQ
 from harness.records.engine_nodes import EngineNode
 from harness.records.explanation import Difference, Explanation, Side, Spent, Work
 from harness.records.profile import EngineProfile
@@ -36,6 +36,7 @@ def explain(a: EngineProfile, b: EngineProfile) -> Explanation:
     return Explanation(
         a=sides[0],
         b=sides[1],
+        in_turns=a.run == b.run,
         by_work=by_work,
         by_place=by_place,
         by_place_and_work=_differences(pieces, lambda piece: (piece.place, piece.cost.work), pairs, name=lambda key: f"{key[0]}: {key[1]}"),
@@ -97,7 +98,7 @@ def _spent(pieces: Sequence[_Piece]) -> Spent:
 
 
 def _parts(profiles: Sequence[EngineProfile], costs: Sequence[Sequence[LayerCost]]) -> tuple[Difference, ...]:
-    """Nodes that one layer carries in either engine are one piece; pieces of blocks that are alike are told together.
+    """Nodes that one layer carries in either engine are one piece; pieces of blocks that are alike are told together, `*` for the block.
 
     A layer that carries no node, since it only prepares or finishes what another one computes, goes with the first node that it names.
     """
@@ -147,23 +148,23 @@ class _Sets:
 
 
 def _names_of_parts(profiles: Sequence[EngineProfile], pieces: _Sets) -> Mapping[str, str]:
-    """Each piece by what it computes: its nodes without those that only move or retype, numbers of blocks left out."""
+    """Each piece by what it computes: its products first, and without nodes that only move or retype."""
     nodes = {node.node: node for profile in reversed(profiles) for node in profile.nodes}
     names: dict[str, str] = {}
     for piece, members in pieces.all().items():
-        telling = [name for name in members if nodes[name].op_type not in MOVES | QDQ and nodes[name].op_type != "Constant"] or members
-        short = list(dict.fromkeys(_without_number(nodes[name]) for name in telling))
-        names[piece] = _joined(short)
+        telling = [name for name in members if nodes[name].op_type not in MOVES | QDQ | {"Constant"}] or members
+        telling.sort(key=lambda name: nodes[name].op_type not in PRODUCTS)
+        names[piece] = _joined(list(dict.fromkeys(_without_number(nodes[name]) for name in telling)))
     return names
 
 
 def _without_number(node: EngineNode) -> str:
-    """`resblocks.*/mlp/c_fc/MatMul` from `resblocks.7/mlp/c_fc/MatMul`: the first number that is the block's own.
+    """`*/mlp/c_fc/MatMul` from `resblocks.7/mlp/c_fc/MatMul`: from the first number on that is the block's own.
 
     Of nodes that the graph does not know, such as a runtime's own `MatMul_12` for one without a name, no number tells anything.
     """
     if node.block is not None:
-        return re.sub(rf"(?<!\d){node.block}(?!\d)", "*", node.node, count=1)
+        return re.sub(rf"^.*?(?<!\d){node.block}(?!\d)", "*", node.node, count=1)
     return node.node if node.op_type is not None else re.sub(r"\d+", "#", node.node)
 
 
@@ -197,7 +198,7 @@ def _side(profile: EngineProfile, costs: Sequence[LayerCost]) -> Side:
         shared_ms=sum(cost.ms for cost in costs if len(cost.places) > 1),
         unplaced_ms=sum(cost.ms for cost in costs if NOWHERE in cost.places),
         unmatched=tuple(cost.name for cost in costs if cost.row is None),
-        sm_clock_mhz=mean(times.sm_clock_mhz) if times.sm_clock_mhz else None,
+        sm_clock_mhz=(min(times.sm_clock_mhz), max(times.sm_clock_mhz)) if times.sm_clock_mhz else None,
         ceilings=profile.ceilings,
         notes=profile.notes,
     )

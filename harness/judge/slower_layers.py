@@ -24,4 +24,4 @@ def slower_layers(baseline: EngineProfile, candidate: EngineProfile, *, top: int
 
 
 def _told(part: Difference) -> str:
-    return f"{part.short_name}: {part.a.ms:.3g} -> {part.b.ms:.3g} ms"
+    return f"{part.counted_name}: {part.a.ms:.3g} -> {part.b.ms:.3g} ms"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.contracts import DeviceTimed, Feed, LayerMilliseconds, LayerTimed, Session
 from harness.errors import InvalidMeasurement
@@ -35,21 +35,31 @@ def layer_times(
     return profiled(session, feed, name=name, rows=rows, launches=launches, warm_up=warm_up).times
 
 
-def profiled(session: Session, feed: Feed, *, name: str, rows: int, launches: int = LAUNCHES, warm_up: int = WARM_UP_LAUNCHES) -> Profiled:
+def profiled(
+    session: Session,
+    feed: Feed,
+    *,
+    name: str,
+    rows: int,
+    launches: int = LAUNCHES,
+    warm_up: int = WARM_UP_LAUNCHES,
+    launched: str | None = None,
+) -> Profiled:
     """Times of all layers, and of whole launches without the profiler beside them, as a gate times them.
 
     Args:
-        session, feed: the engine and its uploaded inputs; where the session has graphs, the feed is captured.
+        session, feed: the engine and its uploaded inputs.
         name: the engine's, for the ranges that Nsight shows.
         rows: batch of the feed.
         launches, warm_up: how many count, and how many go before them, of either kind.
+        launched: how the feed is launched, in words; None has it captured here, where the session has graphs.
 
     Raises:
         InvalidMeasurement: the session tells no layer times, none of them, or other layers from launch to launch.
     """
     if not isinstance(session, LayerTimed):
         raise InvalidMeasurement(f"{name}: its backend does not say how long a layer takes; choose tensorrt or onnxruntime")
-    how = _captured(session, feed)
+    how = launched or _captured(session, feed)
     with _clock(session) as clock_mhz:
         seen = [clock_mhz()]
         with named(f"{name}: whole launches"):
@@ -65,10 +75,29 @@ def profiled(session: Session, feed: Feed, *, name: str, rows: int, launches: in
         warm_up=warm_up,
         clock=session.layer_clock,
         launch_ms=whole,
-        launched=f"{how}, by {clock_of(session)}",
+        launched=f"{how} ({clock_of(session)})",
         sm_clock_mhz=tuple(mhz for mhz in seen if mhz is not None),
     )
     return Profiled(times=times, rows=told.rows, inspector=told.inspector)
+
+
+def in_one(parts: Sequence[Profiled]) -> Profiled:
+    """What was profiled of one engine in several turns, as one; the warm-up was each turn's own.
+
+    Raises:
+        InvalidMeasurement: other layers from turn to turn.
+    """
+    first = parts[0].times
+    names = {tuple(layer.name for layer in part.times.layers) for part in parts}
+    if len(names) > 1:
+        raise InvalidMeasurement("the profiler told other layers from turn to turn; expected the same in every launch; profile it again")
+    layers = tuple(
+        LayerTime(name=layer.name, ms=tuple(ms for part in parts for ms in part.times.layers[place].ms))
+        for place, layer in enumerate(first.layers)
+    )
+    whole = tuple(ms for part in parts for ms in part.times.launch_ms)
+    clocks = tuple(mhz for part in parts for mhz in part.times.sm_clock_mhz)
+    return replace(parts[0], times=replace(first, layers=layers, launch_ms=whole, sm_clock_mhz=clocks))
 
 
 def _captured(session: Session, feed: Feed) -> str:

@@ -13,7 +13,7 @@ from harness.errors import MissingDevice, UnusableGraph, UsageError
 from harness.pipeline.explaining import graph_view
 from harness.pipeline.making import Progress
 from harness.pipeline.names import backend_of
-from harness.pipeline.profiling import Profiling, measure_ceilings, profile_engine
+from harness.pipeline.profiling import Profilable, Profiling, measure_ceilings, profile_engines
 from harness.records.artifacts import EngineArtifact
 from harness.records.explanation import Explanation
 from harness.records.profile import Ceilings, EngineProfile
@@ -93,15 +93,28 @@ def _profiles(asked: Explaining, progress: Progress) -> tuple[EngineProfile, Eng
     stored = [read_profile(subject) if is_profile(subject) else None for subject in asked.subjects]
     engines = [None if is_profile(subject) else _engine(subject) for subject in asked.subjects]
     views = [_graph(asked, place) if engine is not None else None for place, engine in enumerate(engines)]
-    ceilings: dict[str, Ceilings] = {}
-    found: list[EngineProfile] = []
-    for profile, engine, view in zip(stored, engines, views, strict=True):
-        if profile is not None:
-            found.append(profile)
-        elif engine is not None:
-            with progress(f"profiling {engine.spec.id}"):
-                found.append(profile_engine(engine, view, asked.how, ceilings=_ceilings(asked, engine.spec.backend, ceilings, progress)))
-    return found[0], found[1]
+    to_profile = [
+        Profilable(engine=engine, view=view, ceilings=ceilings)
+        for engine, view, ceilings in zip(engines, views, _ceilings(asked, engines, progress), strict=True)
+        if engine is not None
+    ]
+    made = iter(())
+    if to_profile:
+        with progress(f"profiling {' and '.join(one.engine.spec.id for one in to_profile)}"):
+            made = iter(profile_engines(to_profile, asked.how))
+    first, second = (profile if profile is not None else next(made) for profile in stored)
+    return first, second
+
+
+def _ceilings(asked: Explaining, engines: Sequence[EngineArtifact | None], progress: Progress) -> list[Ceilings | None]:
+    """Of each engine's device; those of one backend are measured once."""
+    if not asked.with_ceilings:
+        return [None] * len(engines)
+    measured: dict[str, Ceilings] = {}
+    for backend in dict.fromkeys(engine.spec.backend for engine in engines if engine is not None):
+        with progress(f"measuring what {backend} reaches here at best"):
+            measured[backend] = measure_ceilings(backend)
+    return [None if engine is None else measured[engine.spec.backend] for engine in engines]
 
 
 def _engine(path: Path) -> EngineArtifact:
@@ -112,14 +125,6 @@ def _engine(path: Path) -> EngineArtifact:
     if why_not := backend.why_not(Action.RUN, engine.spec):
         raise MissingDevice(f"{path} cannot run here: {why_not}")
     return engine
-
-
-def _ceilings(asked: Explaining, backend: str, measured: dict[str, Ceilings], progress: Progress) -> Ceilings | None:
-    if not asked.with_ceilings:
-        return None
-    if backend not in measured:
-        measured[backend] = measure_ceilings(backend)
-    return measured[backend]
 
 
 def _graph(asked: Explaining, place: int) -> GraphView | None:

@@ -18,6 +18,7 @@ from harness.pipeline.budget import Budget, OutOfTime
 from harness.pipeline.building import Builders
 from harness.pipeline.gpu_approving import Approvals
 from harness.pipeline.gpu_lines import Looking
+from harness.pipeline.gpu_profiling import with_gain
 from harness.pipeline.gpu_runs import run_record
 from harness.pipeline.gpu_timing import CACHES, Outcome, WaveTimer
 from harness.pipeline.gpu_waves import Forecast, line_name, wanted_engines, waves
@@ -194,6 +195,7 @@ class _Report:
                     builders.begin(self._to_build(following))
                 with builders.timing():
                     self._time(wave)
+                    self._profile(wave)
                 self.written()
 
     def study(self, asked: Studying) -> None:
@@ -335,6 +337,21 @@ class _Report:
         if line.is_built and Stage.ACCURACY not in line.done:
             with self._budget.step("accuracy"), self._progress(f"running {line_name(engine)}"):
                 self._keep(engine, self._looking.with_accuracy(line, engine, twin=self._built_twin(engine)))
+
+    def _profile(self, wave: Sequence[EngineSpec]) -> None:
+        """Where the time goes, of the largest batch alone: a smaller one's says little more, and each takes as long as its timing."""
+        largest = max(engine.batch.optimum for engine in self._engines)
+        for engine in wave:
+            if not self._lines[engine].is_built or Stage.PROFILE not in self._stages_left(engine):
+                continue
+            twin = self._built_twin(engine) if engine.batch.optimum == largest else None
+            with self._profiling_step(engine) if twin is not None else nullcontext():
+                self._keep(engine, with_gain(self._lines[engine], engine, twin, self._pipeline, self._folder))
+
+    @contextmanager
+    def _profiling_step(self, engine: EngineSpec) -> Iterator[None]:
+        with self._budget.step("profile"), self._progress(f"profiling {line_name(engine)} beside FP16"):
+            yield
 
     # -- timing ------------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from harness.pipeline.gpu_waves import line_name
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import Pair, Plan, measure
 from harness.records.gpu_report import Stage, Timed
-from harness.records.latency import LatencySamples
+from harness.records.latency import Arm, LatencySamples
 from harness.records.spec import EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
 from harness.records.verdict import Judgement
@@ -94,13 +94,31 @@ class WaveTimer:
         named = {f"{line_name(engine)}-{stage}": (engine, stage) for engine, stage in wanted}
         names = ", ".join(dict.fromkeys(line_name(engine) for engine, _ in wanted))
         plan = self._plan(named)
-        with self._step(f"timing {names}", len(named)):
-            samples = measure(plan).samples
+        samples = self._process_by_process(plan, f"timing {names}")
         ratios = self._ratios(plan, named, samples)
         return {
             one: Outcome(timed=self._timed(name, samples[name]), ratio=self._settled(one, ratios.get(name), samples[name]))
             for name, one in named.items()
         }
+
+    def _process_by_process(self, plan: Plan, words: str) -> dict[str, LatencySamples]:
+        """What a plan gives. Each process is kept as soon as it is over, so that a report that is killed goes on with the next."""
+        kept = {name: self._of_the_same_engines(plan, name) for name in plan.arms}
+        for number in range(min(len(samples.processes) for samples in kept.values()), plan.processes):
+            with self._step(f"{words}, process {number + 1} of {plan.processes}", len(plan.arms)):
+                found = measure(replace(plan, processes=1, first_process=number)).samples
+            kept = {name: kept[name].followed_by(samples, at=number) for name, samples in found.items()}
+            for name, samples in kept.items():
+                self._folder.keep_unfinished(name, samples)
+        return kept
+
+    def _of_the_same_engines(self, plan: Plan, name: str) -> LatencySamples:
+        """Processes that an earlier call left; none where an engine was built anew since."""
+        found = self._folder.unfinished(name)
+        said = [found.about.get(str(arm), "") for arm in Arm]
+        digests = [(engine.sha256 or "unknown")[:16] for engine in plan.arms[name]]
+        is_same = all(digest in words for digest, words in zip(digests, said, strict=True))
+        return found if is_same and found.about.get("protocol") == plan.protocol_of(name).id else LatencySamples(processes=())
 
     def _plan(self, named: Mapping[str, Wanted]) -> Plan:
         return Plan(

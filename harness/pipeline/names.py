@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,21 +40,28 @@ def recipe_of(name: str) -> Recipe:
     return Recipe(name)
 
 
-def require_takes_options(backends: Iterable[str], options: BuildOptions) -> None:
-    """Refuse options of a builder where none of the backends has one that takes them: their owner would believe they counted.
-
-    Raises:
-        UsageError: with the backends that take them.
-    """
-    from harness.backends.registry import backend_names
+def taken_options(backend: Backend, options: BuildOptions) -> BuildOptions:
+    """Those of the options that the backend has a use for."""
     from harness.contracts import Capability
 
-    def takes(name: str) -> bool:
-        return Capability.BUILD_OPTIONS in backend_of(name).capabilities
+    if Capability.BUILD_OPTIONS not in backend.capabilities:
+        return BuildOptions()
+    return options if Capability.TIMES_KERNELS in backend.capabilities else replace(options, timing_cache=None)
 
-    if options.names and not any(map(takes, backends)):
-        able = " or ".join(filter(takes, backend_names()))
-        raise UsageError(f"{options.names[0]} has no use for {', '.join(backends)}; it is for backend {able}; leave it out")
+
+def require_takes_options(backends: Iterable[str], options: BuildOptions) -> None:
+    """Refuse an option that none of the backends has a use for: its owner would believe that it counted.
+
+    Raises:
+        UsageError: with the backends that take it.
+    """
+    from harness.backends.registry import backend_names
+
+    chosen = tuple(backends)
+    for option in options.names:
+        able = [name for name in backend_names() if option in taken_options(backend_of(name), options).names]
+        if not set(able) & set(chosen):
+            raise UsageError(f"{option} has no use for {', '.join(chosen)}; it is for backend {' or '.join(able)}; leave it out")
 
 
 def weights_by_arch(values: Iterable[str], archs: tuple[str, ...]) -> dict[str, str]:

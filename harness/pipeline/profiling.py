@@ -1,15 +1,18 @@
-"""Profiles an engine: how long each of its layers takes, in a worker of its own, and what is known of these layers."""
+"""Profiles engines: how long each of their layers takes, in workers of their own, and what is known of these layers."""
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contracts import Capability, DeviceBound, Limited
 from harness.errors import EnginegateError, UnreadableLayerTable, UnusableGraph, UsageError
-from harness.measure.layer_times import LAUNCHES, WARM_UP_LAUNCHES, Profiled
+from harness.measure.layer_times import LAUNCHES, Profiled, in_one
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.artifacts import EngineArtifact
@@ -33,41 +36,54 @@ NO_GRAPH = "the graph is not at hand, so blocks and operations are unknown; name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiling:
-    """How an engine is profiled.
+    """How engines are profiled.
 
     Attributes:
-        rows: batch of every launch; None is the engine's optimum.
+        rows: batch of every launch; None is each engine's optimum.
+        launches: that count, of each engine and either kind, in all turns together.
+        turns: A and B, then B and A, and so on. A GPU at its power limit gives engines that run for themselves clocks of their own.
+        warm_up: launches at the begin of each turn that do not count.
         threads: of the host, for backends that compute there; None is all that this process may use.
     """
 
     rows: int | None = None
     launches: int = LAUNCHES
-    warm_up: int = WARM_UP_LAUNCHES
+    turns: int = 6
+    warm_up: int = 3
     threads: int | None = None
     answer_s: float = ANSWER_S
 
 
-def profile_engine(
-    engine: EngineArtifact, view: GraphView | None, how: Profiling, *, ceilings: Ceilings | None = None, notes: tuple[str, ...] = ()
-) -> EngineProfile:
-    """Profile one engine in a fresh process.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profilable:
+    """An engine, the graph that it was built from, where that is known, and what its device reaches at best."""
 
-    Args:
-        view: the graph that it was built from.
-        ceilings: of the device, where they were measured.
-        notes: to be kept with it.
+    engine: EngineArtifact
+    view: GraphView | None = None
+    ceilings: Ceilings | None = None
+
+
+def profile_engines(subjects: Sequence[Profilable], how: Profiling) -> tuple[EngineProfile, ...]:
+    """Profile engines in turns, each in a fresh process of its own, of which one computes at a time.
 
     Raises:
-        UsageError: its backend tells no layer times, or the batch is outside its profile.
-        UnusableGraph: the graph is another one's.
-        WorkerFailed: the worker died, hung or babbled.
-        InvalidMeasurement: launches differ in their layers.
+        UsageError: a backend tells no layer times, or the batch is outside an engine's profile.
+        UnusableGraph: a graph is another one's.
+        WorkerFailed: a worker died, hung or babbled.
+        InvalidMeasurement: launches of one engine differ in their layers.
     """
-    spec = engine.spec
-    if Capability.LAYER_TIMES not in backend_of(spec.backend).capabilities:
-        raise UsageError(f"backend {spec.backend} does not say how long a layer takes; expected tensorrt or onnxruntime")
-    seen = _profiled(engine, how)
-    table, table_notes = _table_of(seen)
+    for subject in subjects:
+        backend = subject.engine.spec.backend
+        if Capability.LAYER_TIMES not in backend_of(backend).capabilities:
+            raise UsageError(f"backend {backend} does not say how long a layer takes; expected tensorrt or onnxruntime")
+    run = secrets.token_hex(8)
+    seen = _profiled([subject.engine for subject in subjects], how)
+    return tuple(_profile(subject, one, run) for subject, one in zip(subjects, seen, strict=True))
+
+
+def _profile(subject: Profilable, seen: Profiled, run: str) -> EngineProfile:
+    engine, view, spec = subject.engine, subject.view, subject.engine.spec
+    table, notes = _table_of(seen)
     nodes, flops = (), {}
     if table is not None:
         from harness.judge.engine_nodes import engine_nodes
@@ -81,6 +97,7 @@ def profile_engine(
         flops = flops_a_row(view)
     return EngineProfile(
         engine=spec.id,
+        run=run,
         encoder=spec.encoder.name,
         recipe=spec.recipe,
         backend=spec.backend,
@@ -93,8 +110,8 @@ def profile_engine(
         nodes=nodes,
         lists_constants=table.lists_constants if table else False,
         flops=flops,
-        ceilings=ceilings,
-        notes=(*notes, *table_notes, *(() if view is not None else (NO_GRAPH,))),
+        ceilings=subject.ceilings,
+        notes=notes if view is not None else (*notes, NO_GRAPH),
     )
 
 
@@ -112,14 +129,36 @@ def measure_ceilings(backend: str, *, limit_s: float = CEILINGS_S) -> Ceilings:
         return Ceilings(words={"all": str(error)})
 
 
-def _profiled(engine: EngineArtifact, how: Profiling) -> Profiled:
-    spec = engine.spec
-    rows = how.rows or spec.batch.optimum
-    with Worker(spec.id, library_path=_library_path(backend_of(spec.backend))) as worker:
-        # Graphs are captured by the profiling itself, after it has its first plain launches.
-        EngineWorker(worker, how.answer_s).load(_KEY, engine, rows=rows, protocol=TimingProtocol(graph=False), threads=how.threads)
-        told = worker.ask("profile", timeout_s=how.answer_s, key=_KEY, name=spec.id, rows=rows, launches=how.launches, warm_up=how.warm_up)
-    return from_plain(Profiled, told, origin=f"the profile of {spec.id}")
+def _profiled(engines: Sequence[EngineArtifact], how: Profiling) -> list[Profiled]:
+    with ExitStack() as stack:
+        loaded = [_Loaded(stack, engine, how) for engine in engines]
+        turns = min(how.turns, how.launches) if len(loaded) > 1 else 1
+        for turn in range(turns):
+            launches = how.launches // turns + (turn < how.launches % turns)
+            for one in loaded if turn % 2 == 0 else reversed(loaded):
+                one.take_turn(launches)
+        return [in_one(one.seen) for one in loaded]
+
+
+class _Loaded:
+    """One engine, loaded in a worker of its own."""
+
+    def __init__(self, stack: ExitStack, engine: EngineArtifact, how: Profiling) -> None:
+        self.seen: list[Profiled] = []
+        self._engine, self._how = engine, how
+        self._rows = how.rows or engine.spec.batch.optimum
+        library_path = _library_path(backend_of(engine.spec.backend))
+        self._worker = stack.enter_context(Worker(engine.spec.id, library_path=library_path))
+        asked = EngineWorker(self._worker, how.answer_s)
+        asked.load(_KEY, engine, rows=self._rows, protocol=TimingProtocol(), threads=how.threads)
+
+    def take_turn(self, launches: int) -> None:
+        """Launch so often either way, after its warm-up."""
+        name, how = self._engine.spec.id, self._how
+        told = self._worker.ask(
+            "profile", timeout_s=how.answer_s, key=_KEY, name=name, rows=self._rows, launches=launches, warm_up=how.warm_up
+        )
+        self.seen.append(from_plain(Profiled, told, origin=f"the profile of {name}"))
 
 
 def _library_path(backend: Backend | Limited) -> Path | None:

@@ -12,7 +12,7 @@ from harness.contracts import Action, Capability
 from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
 from harness.records.gate_lines import MAY_BE_LEFT_OUT, TIMED
-from harness.records.spec import BuildOptions, EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
+from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -140,13 +140,13 @@ def timed_engines(items: Sequence[pytest.Item]) -> tuple[EngineSpec, ...]:
 
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:
     """Every engine of this encoder and recipe that the options name, possible or not."""
-    from harness.pipeline.names import backend_of
+    from harness.pipeline.names import backend_of, taken_options
 
     found = []
     for name in settings.backends:
-        able = backend_of(name).capabilities
-        options = settings.build_options if Capability.BUILD_OPTIONS in able else BuildOptions()
-        for target in settings.targets if Capability.COMPILES_FOR_GPU in able else (None,):
+        backend = backend_of(name)
+        options = taken_options(backend, settings.build_options)
+        for target in settings.targets if Capability.COMPILES_FOR_GPU in backend.capabilities else (None,):
             found.append(EngineSpec(encoder=encoder, recipe=recipe, backend=name, target=target, batch=settings.batch, options=options))
     return found
 

@@ -43,7 +43,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing in both engines. `name` is a kind of work, a place in the tower, or a part: ONNX nodes that are one piece in both.
+    """One thing in both engines. `name` is a kind of work, a place in the tower, or a part: ONNX nodes that one layer of either carries.
 
     Attributes:
         count: how many such pieces there are, such as one a block.
@@ -60,11 +60,9 @@ class Difference:
         return self.b.ms - self.a.ms
 
     @property
-    def short_name(self) -> str:
-        """With how many there are, and without what lies above the blocks: `*/mlp/c_fc/MatMul (x12)`."""
-        above, mark, below = self.name.partition("*/")
-        name = f"{mark}{below}" if mark else above
-        return f"{name} (x{self.count})" if self.count > 1 else name
+    def counted_name(self) -> str:
+        """With how many there are: `*/mlp/c_fc/MatMul (x12)`."""
+        return f"{self.name} (x{self.count})" if self.count > 1 else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ class Side:
         shared_ms: of `layers_ms`, in layers whose nodes are of two places, which have an equal share each.
         unplaced_ms: of `layers_ms`, in layers that no table or no ONNX node places.
         unmatched: names that the profiler told and the layer table has not.
-        sm_clock_mhz: mean of what was read; None where it was not.
+        sm_clock_mhz: the lowest and the highest that were read; None where it was not.
     """
 
     engine: str
@@ -94,7 +92,7 @@ class Side:
     shared_ms: float
     unplaced_ms: float
     unmatched: tuple[str, ...]
-    sm_clock_mhz: float | None
+    sm_clock_mhz: tuple[float, float] | None
     ceilings: Ceilings | None
     notes: tuple[str, ...]
 
@@ -104,15 +102,17 @@ class Explanation:
     """Two engines, side by side. Each list of differences adds up to `a.layers_ms` and `b.layers_ms`.
 
     Attributes:
+        in_turns: whether both were profiled in one run, in turns; else a GPU may have given each another clock.
         by_work: by kind of work.
         by_place: blocks, and what lies before, between and after them.
-        by_block_and_work: of each place the kinds of work in it, named `place: work`.
+        by_place_and_work: of each place the kinds of work in it, named `place: work`.
         parts: ONNX nodes that are one piece in both engines, alike blocks together, the largest difference first.
         sentence: the most of it, in words.
     """
 
     a: Side
     b: Side
+    in_turns: bool
     by_work: tuple[Difference, ...]
     by_place: tuple[Difference, ...]
     by_place_and_work: tuple[Difference, ...]

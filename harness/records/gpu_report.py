@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from harness.errors import EnginegateError
+from harness.records.explanation import Explanation
 from harness.records.latency import LatencyJudgement
 from harness.records.machine import Machine
 from harness.records.run import EngineRow
@@ -26,6 +27,10 @@ class Stage(StrEnum):
     ACCURACY = "accuracy"
     HOT = "hot"  # latency with the caches as the launch before left them
     COLD = "cold"  # latency with emptied caches
+    PROFILE = "profile"  # where the time goes, layer by layer, beside the FP16 engine
+
+
+_OF_QUANTIZED = frozenset({Stage.COLD, Stage.PROFILE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ class ReportLine:
         graph, accuracy, benchmark: what was judged, by suite.
         layer_source: file in the report's folder that its layer table was read from.
         timed: by the state of the caches, `hot` or `cold`.
+        gain: where the time of the FP16 engine (A) and of this one (B) goes; the parts that differ most, and without places by work.
         done: stages that are over, with a result, an event, or nothing to do.
     """
 
@@ -84,6 +90,7 @@ class ReportLine:
     benchmark: tuple[Judgement, ...] = ()
     layer_source: str | None = None
     timed: Mapping[str, Timed] = field(default_factory=dict[str, Timed])
+    gain: Explanation | None = None
     events: tuple[Event, ...] = ()
     done: tuple[Stage, ...] = ()
     schema: Literal["enginegate/gpu-report-line/1"] = "enginegate/gpu-report-line/1"
@@ -105,8 +112,8 @@ class ReportLine:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """What is to be done for it; the FP16 engine is timed beside itself, hot."""
-        return tuple(Stage) if self.recipe.is_quantized else tuple(stage for stage in Stage if stage is not Stage.COLD)
+        """What is to be done for it; the FP16 engine is timed beside itself, hot, and profiled beside each quantized one."""
+        return tuple(Stage) if self.recipe.is_quantized else tuple(stage for stage in Stage if stage not in _OF_QUANTIZED)
 
     def after(self, stage: Stage, *events: Event) -> ReportLine:
         """The line once `stage` is over."""

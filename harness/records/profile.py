@@ -32,11 +32,11 @@ class LayerTimes:
 
     Attributes:
         rows: batch of every launch.
-        warm_up: launches before those that count, by the same profiler.
+        warm_up: launches before those that count, by the same profiler; where engines took turns, in each turn.
         clock: who timed the layers.
         launch_ms: milliseconds of launches without the profiler, before it was attached, one figure a launch.
         launched: how those were launched, and by whose clock.
-        sm_clock_mhz: the GPU's clock before, between and after the two; empty where it cannot be read.
+        sm_clock_mhz: the GPU's clock before, between and after the two kinds of launches, when nothing ran; empty where it cannot be read.
     """
 
     layers: tuple[LayerTime, ...]
@@ -80,6 +80,7 @@ class EngineProfile:
 
     Attributes:
         engine: `EngineSpec.id`.
+        run: of the profiling run, the same for engines that took turns in it; nothing else is told by it.
         device: the GPU that the engine is bound to; None where it is bound to none.
         layers: the layer table, in its order; empty where nobody has one.
         nodes: each ONNX node's place among `layers`; without the graph, those that layers name, and operators and blocks are unknown.
@@ -89,6 +90,7 @@ class EngineProfile:
     """
 
     engine: str
+    run: str
     encoder: str
     recipe: str
     backend: str

@@ -23,6 +23,7 @@ def explanation_text(record: Explanation) -> str:
         "",
         *_side("A", record.a),
         *_side("B", record.b),
+        *_apart(record),
         *_table("kind of work", record.by_work),
         *_sums(record),
         *_table("place", record.by_place),
@@ -45,7 +46,7 @@ def achieved(spent: Spent, ceilings: Ceilings | None, work: str) -> tuple[float 
 
 def _side(letter: str, side: Side) -> Iterator[str]:
     device = f" on {plain(side.device)}" if side.device else ""
-    clock = "" if side.sm_clock_mhz is None else f", SM clock {side.sm_clock_mhz:.0f} MHz"
+    clock = "" if side.sm_clock_mhz is None else f", SM clock read at {side.sm_clock_mhz[0]:.0f} to {side.sm_clock_mhz[1]:.0f} MHz"
     yield f"{letter}  {plain(side.engine)}, {plain(side.backend_version)}{device}, batch {side.rows}{clock}"
     yield (
         f"   {many(side.layers, 'layer')}, {side.layers_ms:.4g} ms by {side.clock} (medians of {side.launches}); "
@@ -56,11 +57,16 @@ def _side(letter: str, side: Side) -> Iterator[str]:
     yield from (f"   {plain(note)}" for note in side.notes)
 
 
+def _apart(record: Explanation) -> Iterator[str]:
+    if not record.in_turns:
+        yield "A and B did not take turns: each ran at the clock that it got for itself, so some of what differs may be the clock's"
+
+
 def _table(title: str, differences: Sequence[Difference]) -> Iterator[str]:
     if differences:
         yield ""
         yield _row(title, _FIGURES)
-        yield from (_row(plain(one.short_name), _cells(one)) for one in differences)
+        yield from (_row(plain(one.counted_name), _cells(one)) for one in differences)
 
 
 def _cells(one: Difference) -> tuple[str, ...]:
@@ -105,15 +111,16 @@ def _beside_ceilings(record: Explanation) -> Iterator[str]:
         yield ""
         if side.ceilings is None or "all" in side.ceilings.words:
             why = f" ({plain(side.ceilings.words['all'])})" if side.ceilings is not None else ""
-            yield f"{letter}: what its device reaches at best was not measured{why}"
+            yield f"{letter}: what its device reaches was not measured{why}"
             continue
-        yield f"{letter}: what its device reaches at best"
+        yield f"{letter}: what its device reached in tests of its own, and how near to that its layers come"
         for name, (words, unit) in _CEILINGS.items():
             figure = getattr(side.ceilings, name)
             how = side.ceilings.words.get(name, "not measured")
             yield f"  {words}: {plain(how)}" if figure is None else f"  {words}: {figure:,.0f} {unit} ({plain(how)})"
         for work, one in spent:
             of_product, of_copy = achieved(one, side.ceilings, work)
-            told = [f"{share:.0%} of {what}" for share, what in ((of_product, "that product"), (of_copy, "copies")) if share is not None]
+            product = _CEILINGS["fp8_tflops" if work == Work.FP8_GEMM else "fp16_tflops"][0]
+            told = [f"{share:.0%} of {what}" for share, what in ((of_product, f"the {product}"), (of_copy, "copies")) if share is not None]
             if told:
                 yield f"  {work}: {', '.join(told)}"

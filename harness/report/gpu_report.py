@@ -10,6 +10,7 @@ from harness.records.latency import ArmFigures, LatencyJudgement
 from harness.records.noise import NoiseStudy
 from harness.records.spec import Recipe
 from harness.records.verdict import Judgement, Severity, Status
+from harness.report.gpu_gain import gains
 from harness.report.markup import cell, table
 from harness.report.noise import noise_lines
 from harness.report.words import UNKNOWN
@@ -74,6 +75,7 @@ def report_markdown(
         _study(study),
         _sizes(ordered),
         _graphs(ordered),
+        gains(ordered),
         _accuracy(ordered),
         _events(ordered),
         _left(lines, left_s),

@@ -8,10 +8,12 @@ from pathlib import Path
 from harness.records.bench import BenchRecord
 from harness.records.comparison import Comparison
 from harness.records.engine_nodes import EngineLayers
+from harness.records.explanation import Explanation
 from harness.records.findings import GraphFindings
 from harness.records.kept_accuracy import KeptAccuracy
 from harness.records.latency import LatencyJudgement
 from harness.records.localisation import Localisation
+from harness.records.profile import EngineProfile
 from harness.records.rejudgement import Rejudgement
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
@@ -24,10 +26,12 @@ _RECORDS = {
     "baseline.json": BaselineFile,
     "bench.json": BenchRecord,
     "comparison.json": Comparison,
+    "explanation.json": Explanation,
     "findings.json": GraphFindings,
     "latency-judgement.json": LatencyJudgement,
     "layers.json": EngineLayers,
     "localisation.json": Localisation,
+    "profile.json": EngineProfile,
     "rejudgement.json": Rejudgement,
     "run.json": RunRecord,
 }

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from harness.backends.registry import get_backend
 from harness.contracts import (
     Action,
+    Backend,
     Delayable,
     DeviceTimed,
     Feed,
     InputPort,
     Limited,
+    NamesRefusals,
     Say,
     SelfDescribed,
     Session,
@@ -86,6 +88,7 @@ def _answer(desk: Desk, verb: str, arguments: dict[str, Any]) -> list[Any]:
 class _Opened:
     session: Session
     feed: Feed
+    launched: str
 
 
 class Desk:
@@ -124,8 +127,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         if rows not in artifact.spec.batch:
             raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
         before, started = peak_bytes(), time.perf_counter()
@@ -133,14 +135,15 @@ class Desk:
         load_ms = (time.perf_counter() - started) * 1e3
         ports = _ports(session, artifact.spec)
         feed = session.upload(seeded_rows(ports, rows, seed))
-        self._opened[key] = _Opened(session, feed)
+        device = _device(session, feed, graph=graph)
+        self._opened[key] = _Opened(session, feed, device["graph"])
         return {
             "load_ms": load_ms,
             "ports": [str(port) for port in ports],
             "backend_version": backend.version,
             "clock": clock_of(session),
             "peak_before_bytes": before,
-            **_device(session, feed, graph=graph),
+            **device,
         }
 
     def embed(self, engine: dict[str, Any], name: str, rows: str, out: str) -> None:
@@ -154,8 +157,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         with np.load(rows, allow_pickle=False) as arrays:
             given = arrays["rows"]
         inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
@@ -167,8 +169,7 @@ class Desk:
         """Load the one engine that `put`, `launch` and `fetch` are about; its inputs, each as name, type and shape."""
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        if why_not := backend.why_not(Action.RUN, artifact.spec):
-            raise MissingDevice(f"{artifact.spec.id} cannot run here: {why_not}")
+        _require_runs(backend, artifact.spec)
         self._session = self._stack.enter_context(backend.open(artifact, threads=threads))
         return [(port.name, port.dtype.str, port.shape) for port in _ports(self._session, artifact.spec)]
 
@@ -197,7 +198,8 @@ class Desk:
     def profile(self, key: str, name: str, rows: int, launches: int, warm_up: int) -> dict[str, Any]:
         """How long each layer of an opened engine takes; see `measure.layer_times.profiled`."""
         opened = self._opened[key]
-        return asdict(profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up))
+        seen = profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up, launched=opened.launched)
+        return asdict(seen)
 
     def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
         """How fast a backend's device is at best."""
@@ -225,7 +227,7 @@ class Desk:
         """Make the engine's launches longer by so many milliseconds; by how many they are."""
         opened = self._opened[key]
         session = opened.session if isinstance(opened.session, Delayable) else DelayedSession(opened.session)
-        self._opened[key] = _Opened(session, opened.feed)
+        self._opened[key] = _Opened(session, opened.feed, opened.launched)
         return session.delay(opened.feed, delay_ms)
 
     def loaded(self) -> list[str]:
@@ -254,6 +256,13 @@ class Desk:
     def _walked(self) -> ColdCache:
         self._cold = self._cold or ColdCache()
         return self._cold
+
+
+def _require_runs(backend: Backend, spec: EngineSpec) -> None:
+    if isinstance(backend, NamesRefusals):
+        backend.require_possible(Action.RUN, spec)
+    if why_not := backend.why_not(Action.RUN, spec):
+        raise MissingDevice(f"{spec.id} cannot run here: {why_not}")
 
 
 def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +15,18 @@ import numpy as np
 import onnx
 import pytest
 
-from harness.backends import _copy_rate, _cuda_session
+from harness.backends import _copy_rate, _cuda_session, _product_rate, tensorrt_rtx
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._onnxruntime_profile import read_profile
 from harness.backends._product_rate import write_product
 from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.contracts import LayerTimed
+from harness.backends.tensorrt_rtx import TensorRtRtxBackend
+from harness.contracts import Action, LayerTimed, ProfiledLaunches
 from harness.errors import InvalidMeasurement
 from harness.measure import ranges
 from harness.measure.layer_times import profiled
 from harness.records.artifacts import EngineArtifact
-from harness.records.spec import BatchProfile
+from harness.records.spec import BatchProfile, EngineSpec
 from tests.backends.test_tensorrt import NotedCuda, NotedEngine
 
 MakeEngine = Callable[..., EngineArtifact]
@@ -106,7 +109,7 @@ def test_warm_up_does_not_count_and_whole_launches_are_timed_without_the_profile
     assert [layer.ms for layer in seen.layers] == [(0.5,) * 4, (4.0, 5.0, 6.0, 7.0)]
     assert (seen.sum_ms, seen.launches, seen.warm_up) == (6.0, 4, 3)
     assert seen.launch_ms == (1.5,) * 4
-    assert seen.launched == "graph replays, by CUDA events"
+    assert seen.launched == "graph replays (CUDA events)"
     assert cuda.calls.count("cudaGraphLaunch") == 3 + 4 + 2  # each block has a launch that leads in
 
 
@@ -150,7 +153,7 @@ def test_onnx_runtime_tells_its_nodes_with_their_types(fp8_onnx: Path, make_engi
     assert product.inputs[0].shape == (3, 48)
     quantize = next(row for row in seen.rows if row.kind == "QuantizeLinear")
     assert quantize.outputs[0].datatype == "FP8"
-    assert seen.times.launched == "plain launches, by host"
+    assert seen.times.launched == "plain launches (host)"
 
 
 @pytest.mark.parametrize("document", [b"", b"[1, 2]", b'{"a": 1}', b'[{"cat": "Node", "name": "x_kernel_time"}]'])
@@ -199,3 +202,37 @@ def test_the_product_to_measure_is_a_graph_of_one_matmul(fp8: bool, tmp_path: Pa
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node].count("MatMul") == 1
     assert len(path.read_bytes()) < 64 * 64 * (1 if fp8 else 2) + 1000
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_the_measured_rate_is_that_of_the_products_own_layer(
+    fp8: bool, make_spec: Callable[..., EngineSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built by the real compiler, and run by a session that tells two layers; the slower of them, at its fastest, is the product."""
+    spec = make_spec("tensorrt_rtx", target="SM89")
+    if why_not := TensorRtRtxBackend().why_not(Action.BUILD, spec):
+        pytest.skip(why_not)
+    trt = importlib.import_module(tensorrt_rtx.MODULE)
+    aim = partial(tensorrt_rtx._aim_at, tensorrt_rtx._capability(trt, spec))
+    built: list[Path] = []
+
+    class Session:
+        def __init__(self, *_: object) -> None: ...
+
+        def upload(self, inputs: dict[str, np.ndarray]) -> object:
+            assert inputs["rows"].shape == (128, 128)
+            return None
+
+        def profile(self, feed: object, launches: int) -> ProfiledLaunches:
+            return ProfiledLaunches(launches=tuple((("quantize", 0.1), ("product", 1.0 + number % 3)) for number in range(launches)))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(_product_rate, "TensorRtSession", Session)
+    plain = _product_rate.build_plan
+    monkeypatch.setattr(_product_rate, "build_plan", lambda *given: plain(*given[:4], aim))
+    rate = _product_rate.product_tflops(trt, tmp_path, built.append, "GPU-1", fp8=fp8, side=128)
+    assert rate == pytest.approx(2 * 128**3 / 1e-3 / 1e12)
+    (log,) = tmp_path.glob("*.log")
+    assert ("Datatype: FP8" in log.read_text(encoding="utf-8")) is fp8
+    assert built[0].stat().st_size > 0

@@ -16,8 +16,18 @@ from harness.backends import tensorrt as module
 from harness.backends._cuda import Found
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends.tensorrt import TensorRtBackend, _memory, _with_remedy
-from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, SelfDescribed
-from harness.errors import BuildFailed, InvalidMeasurement, MissingDevice, MixedVersions, OutsideProfile, UnusableEngine
+from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, NamesRefusals, SelfDescribed
+from harness.errors import (
+    BuildFailed,
+    EnginegateError,
+    InvalidMeasurement,
+    MissingDevice,
+    MissingLibrary,
+    MixedVersions,
+    OutsideProfile,
+    UnsupportedTarget,
+    UnusableEngine,
+)
 from harness.pipeline.isolating import alike_gpus
 from harness.records.artifacts import EngineArtifact
 from harness.records.machine import Gpu
@@ -80,6 +90,35 @@ def test_what_the_machine_lacks_is_told(found: Found, words: str, make_spec: Mak
     monkeypatch.setattr(module, "find_gpu", lambda: found)
     monkeypatch.setattr(module.library, "cuda_major", lambda: 13)
     assert words in (BACKEND.why_not(Action.BUILD, make_spec("tensorrt")) or "")
+
+
+@pytest.mark.usefixtures("on_h100")
+@pytest.mark.parametrize(
+    ("found", "library_words", "kind"),
+    [
+        (Found(gpu=H100, cuda_major=13), "TensorRT is not installed", MissingLibrary),
+        (Found(why_not="no NVIDIA driver answers"), None, MissingDevice),
+        (Found(gpu=H100, cuda_major=12), None, MissingDevice),
+        (Found(gpu=replace(H100, name="NVIDIA A100", sm="SM80"), cuda_major=13), None, UnsupportedTarget),
+    ],
+    ids=["no library", "no driver", "an old driver", "no FP8"],
+)
+def test_what_is_missing_here_is_an_event_of_its_own(
+    found: Found, library_words: str | None, kind: type[EnginegateError], make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_gpu", lambda: found)
+    monkeypatch.setattr(module.library, "cuda_major", lambda: 13)
+    monkeypatch.setattr(module.library, "why_no_library", lambda: library_words)
+    assert isinstance(BACKEND, NamesRefusals)
+    with pytest.raises(kind) as caught:
+        BACKEND.require_possible(Action.BUILD, make_spec("tensorrt"))
+    assert (BACKEND.why_not(Action.BUILD, make_spec("tensorrt")) or "nothing") in str(caught.value)
+
+
+@pytest.mark.usefixtures("on_h100")
+def test_where_nothing_is_missing_nothing_is_refused(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.library, "cuda_major", lambda: 13)
+    BACKEND.require_possible(Action.RUN, make_spec("tensorrt"))
 
 
 @pytest.mark.usefixtures("on_h100")
@@ -331,6 +370,18 @@ def test_a_cold_launch_has_its_write_outside_of_its_time(session: TensorRtSessio
 def test_what_was_never_launched_is_not_read(session: TensorRtSession, pictures: np.ndarray) -> None:
     with pytest.raises(InvalidMeasurement, match="nothing was launched"):
         session.download(session.upload({"image": pictures}))
+
+
+@pytest.mark.parametrize("call", ["cudaStreamSynchronize", "cudaMemcpyAsync"])
+def test_a_broken_context_fails_by_name_and_is_closed_quietly(
+    session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, call: str
+) -> None:
+    feed = session.upload({"image": pictures})
+    session.launch(feed)
+    cuda.fails = call
+    with pytest.raises(InvalidMeasurement, match="cudaErrorUnknown"):
+        session.download(feed)
+    session.close()
 
 
 def test_closing_frees_what_feeds_still_hold(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:

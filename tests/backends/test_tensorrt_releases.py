@@ -19,6 +19,7 @@ from harness.backends.tensorrt import ALLOW_HOST_CODE, TensorRtBackend
 from harness.errors import (
     BuildFailed,
     HostCodeRefused,
+    InvalidMeasurement,
     MissingDevice,
     NeedsFixedBatch,
     OutOfDeviceMemory,
@@ -233,6 +234,21 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
 
 
 @pytest.mark.usefixtures("cuda")
+def test_every_release_tells_a_profiler_how_long_its_layers_take(engine: EngineArtifact, script: Script, pictures: np.ndarray) -> None:
+    script.layers = [("first", 0.5), ("second", 1.5)]
+    with TensorRtBackend().open(engine) as session:
+        told = session.profile(session.upload({"image": pictures}), 2)
+    assert told.launches == ((("first", 0.5), ("second", 1.5)),) * 2
+    assert told.inspector == INSPECTED
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_release_that_tells_a_profiler_nothing_is_told(engine: EngineArtifact, pictures: np.ndarray) -> None:
+    with TensorRtBackend().open(engine) as session, pytest.raises(InvalidMeasurement, match="told no layer times"):
+        session.profile(session.upload({"image": pictures}), 1)
+
+
+@pytest.mark.usefixtures("cuda")
 def test_a_session_runs_with_what_every_release_has(engine: EngineArtifact, script: Script, pictures: np.ndarray) -> None:
     with TensorRtBackend().open(engine) as session:
         assert [str(port) for port in session.ports] == ["image float16 [any, 3, 4, 4]"]
@@ -271,10 +287,13 @@ def test_a_plan_with_another_digest_is_refused_before_the_vendor_sees_it(
 
 
 @pytest.mark.usefixtures("cuda")
-def test_a_runtime_that_failed_to_start_is_never_touched(engine: EngineArtifact, script: Script) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(35, MissingDevice), (2, OutOfDeviceMemory), (200, MissingDevice)])
+def test_a_runtime_that_failed_to_start_is_never_touched(
+    engine: EngineArtifact, script: Script, number: int, kind: type[Exception]
+) -> None:
     script.asked.clear()
-    script.runtime_says = [("ERROR", "createInferRuntime: CUDA initialization failure with error: 35")]
-    with pytest.raises(MissingDevice, match="starts no runtime here"), TensorRtBackend().open(engine):
+    script.runtime_says = [("ERROR", f"createInferRuntime: CUDA initialization failure with error: {number} in runtime.cpp")]
+    with pytest.raises(kind, match="starts no runtime here"), TensorRtBackend().open(engine):
         pass
     assert "host code allowed" not in script.asked
 

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
 
+from harness.backends import _builder_options
 from harness.backends import tensorrt_rtx as module
+from harness.backends._nvinfer import build_plan
 from harness.backends.tensorrt_rtx import TensorRtRtxBackend
 from harness.contracts import Action
 from harness.errors import BuildFailed, MissingDevice, UnsupportedTarget, UnusableGraph
 from harness.records.artifacts import EngineArtifact
-from harness.records.spec import EngineSpec
+from harness.records.spec import BuildOptions, EngineSpec
 
 MakeSpec = Callable[..., EngineSpec]
 BACKEND = TensorRtRtxBackend()
@@ -147,3 +151,20 @@ def test_an_absent_library_is_told_with_the_remedy_this_system_has(
 def test_a_build_without_a_target_is_told_to_name_one(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_installed", lambda _: True)
     assert "names no target" in (BACKEND.why_not(Action.BUILD, make_spec("tensorrt_rtx")) or "")
+
+
+def test_a_real_builder_takes_every_option_and_says_how_far_it_is(
+    fp8_onnx: Path, make_spec: MakeSpec, tmp_path: Path, build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt_rtx_bindings as trt
+
+    monkeypatch.setattr(_builder_options, "SAY_EVERY_S", 0.0)
+    said: list[str] = []
+    asked = BuildOptions(workspace_mib=64, optimization_level=1)
+    batch = make_spec("tensorrt_rtx", target="SM89").batch
+    aim = partial(module._aim_at, trt.ComputeCapability.SM89)
+    plan = build_plan(trt, fp8_onnx, batch, tmp_path / "build.log", aim, said.append, options=asked)
+    assert len(bytes(plan.content)) > 0
+    assert plan.notes == ()
+    assert all(re.fullmatch(r".+ \d+ %", words) for words in said)
+    assert len({words.rpartition(" ")[0].rpartition(" ")[0] for words in said}) > 1  # phases

@@ -55,6 +55,9 @@ def test_without_a_folder_the_engines_place_in_the_cache_is_printed(gate):
         (["small-clip/image", "--recipe", "fp16", "--backend", "tensorrt_rtx"], 2, "--target"),
         (["small-clip/image", "--recipe", "modelopt", "--backend", "onnxruntime"], 4, "trt"),
         (["small-clip/image", "--recipe", "fp16", "--backend", "pytorch"], 4, "builds no engine"),
+        (["small-clip/image", "--recipe", "fp16", "--backend", "onnxruntime", "--workspace-mib", "64"], 2, "--workspace-mib has no use"),
+        (["small-clip/image", "--recipe", "fp16", "--backend", "tensorrt", "--optimization-level", "9"], 2, "0 (quickest build) to 5"),
+        (["small-clip/image", "--recipe", "fp16", "--backend", "tensorrt", "--gpu", "GPU-dead"], 2, "--gpu GPU-dead is none"),
     ],
 )
 def test_what_cannot_be_built_is_said_in_words_with_its_exit_code(gate, arguments, code, words):

@@ -66,7 +66,12 @@ def test_every_engine_is_built_looked_at_and_timed(reported):
     gate, whole, _ = reported
     line = _line(gate.folder / "report", "linear-b4")
 
-    assert line["done"] == ["build", "graph", "accuracy", "hot", "cold"]
+    assert line["done"] == ["build", "graph", "accuracy", "hot", "cold", "profile"]
+    assert line["gain"]["in_turns"]
+    assert line["gain"]["b"]["layers_ms"] > line["gain"]["a"]["layers_ms"] > 0  # FP8 is rounded, not computed, on a CPU
+    assert _line(gate.folder / "report", "linear-b1")["gain"] is None  # the largest batch alone
+    assert "## Where the time goes" in (gate.folder / "report/report.md").read_text()
+    assert len(list((gate.folder / "report/profiles").iterdir())) == 2
     assert line["engine"]["weights_bytes"] > 0
     assert line["timed"]["hot"]["judgement"]["ratio"] > 0
     assert (gate.folder / "report" / line["timed"]["cold"]["samples"]).is_file()

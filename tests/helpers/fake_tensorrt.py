@@ -38,6 +38,7 @@ class Script:
         loads: whether the runtime takes a plan.
         refuses_cache: whether the builder refuses a timing cache.
         during: called with the config while the engine is built.
+        layers: names and milliseconds that a profiler is told after each launch.
         asked: what it was asked, by name.
     """
 
@@ -48,6 +49,7 @@ class Script:
     loads: bool = True
     refuses_cache: bool = False
     during: Callable[[Any], None] | None = None
+    layers: list[tuple[str, float]] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
 
 
@@ -251,6 +253,8 @@ class _Engine(_Nothing):
 
 
 class _Context(_Nothing):
+    profiler = None
+
     def __init__(self) -> None:
         self._rows = 0
 
@@ -267,6 +271,8 @@ class _Context(_Nothing):
 
     def execute_async_v3(self, _stream: int) -> bool:
         self._script.asked["launches"] = self._script.asked.get("launches", 0) + 1
+        for name, ms in self._script.layers if self.profiler is not None else ():
+            self.profiler.report_layer_time(name, ms)
         return True
 
 
@@ -284,6 +290,7 @@ _BEHAVIOURS: dict[str, type] = {
     "ILogger": _Interface,
     "INetworkDefinition": _Network,
     "IOptimizationProfile": _Profile,
+    "IProfiler": _Interface,
     "IProgressMonitor": _Interface,
     "ITimingCache": _Cache,
     "OnnxParser": _Parser,

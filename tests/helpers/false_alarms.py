@@ -57,7 +57,7 @@ class FreshInputs:
 
     @property
     def seconds(self) -> float:
-        return 0.1 * self.rows * len(self.seeds)
+        return 0.08 * self.rows * len(self.seeds)
 
     def run(self) -> Made:
         start = time.process_time()
@@ -80,7 +80,7 @@ class FreshCalibration:
 
     @property
     def seconds(self) -> float:
-        return 150 if self.engine.encoder.arch == LARGE_ARCH else 20
+        return 80 if self.engine.encoder.arch == LARGE_ARCH else 10
 
     def run(self) -> Made:
         start = time.process_time()

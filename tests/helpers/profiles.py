@@ -27,6 +27,7 @@ def profile_of(
     times = LayerTimes(layers=layers, rows=ROWS, warm_up=10, clock="a test", launch_ms=(launch_ms,), launched="graph replays, by a test")
     return EngineProfile(
         engine=engine,
+        run="a test",
         encoder="ViT-B-32/image",
         recipe="fp16",
         backend="tensorrt",

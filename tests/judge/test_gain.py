@@ -78,9 +78,8 @@ def test_a_product_and_its_half_precision_twin_are_one_part(pair):
     parts = {one.name: one for one in explain(*pair).parts}
     (fc,) = [one for name, one in parts.items() if "c_fc/MatMul" in name]
     assert (fc.count, fc.a.ms, fc.b.ms) == (12, pytest.approx(12), pytest.approx(12))
-    assert "resblocks.*" in fc.name
-    (merged,) = [name for name in parts if "attn/q/MatMul" in name]
-    assert ", k/MatMul, v/MatMul" in merged
+    assert fc.name == "*/mlp/c_fc/MatMul, c_fc/Add, gelu/Gelu"
+    assert "*/attn/q/MatMul, k/MatMul, v/MatMul, q/Add and 2 more" in parts
 
 
 def test_rates_are_operations_and_bytes_over_time(view):

@@ -67,7 +67,7 @@ def test_the_layers_of_a_real_slow_down_are_named(encoder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.FAIL])
 def test_only_a_failure_is_looked_into(status: Status, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slower, "profile_engine", lambda *_: pytest.fail("profiled"))
+    monkeypatch.setattr(slower, "profile_engines", lambda *_: pytest.fail("profiled"))
     judgement = replace(FAILED, status=status)
     assert with_slower_layers(judgement, (engine_of(encoder, Recipe.FP16),) * 2, rows=4, threads=1) is judgement
 
