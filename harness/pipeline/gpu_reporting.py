@@ -237,10 +237,10 @@ class _Report:
             study=study_found(self._folder.study),
         )
         path = self._folder.keep_report(text, plot, PLOT_FILE)
+        if self._asked.study is not None:  # which is in no run, and leaves them as they are
+            return Reported(path=path, lines=1, left=("study",) if self._study_is_left else (), events={})
         for batch in dict.fromkeys(engine.batch.optimum for engine in self._engines):
             self._write_run(batch)
-        if self._asked.study is not None:
-            return Reported(path=path, lines=1, left=("study",) if self._study_is_left else (), events={})
         named = {line_name(engine): line for engine, line in self._lines.items()}
         return Reported(
             path=path,
