@@ -7,12 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA, DELTA, judge_samples
 from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_judgements, ratio_seen
-from harness.pipeline.gpu_approving import timing_facts
 from harness.pipeline.gpu_waves import line_name
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import Pair, Plan, measure
@@ -23,12 +20,11 @@ from harness.records.timing import Cache, TimingProtocol
 from harness.records.verdict import Judgement
 
 if TYPE_CHECKING:
-    from harness.pipeline.gpu_approving import Approvals
+    from harness.pipeline.gpu_approving import ReportApprovals
     from harness.pipeline.making import Maker
     from harness.records.gate_lines import Margin
     from harness.records.policy import GatePolicy
     from harness.store.gpu_report import ReportFolder
-    from harness.store.prepared import PreparedFolder
 
 CACHES = {Stage.HOT: Cache.HOT, Stage.COLD: Cache.COLD}
 # What is cold is told for the reader and judged by nobody, and an emptied cache costs a launch more than the launch itself.
@@ -58,8 +54,7 @@ class WaveTimer:
         self,
         maker: Maker,
         policy: GatePolicy,
-        approvals: Approvals,
-        prepared: PreparedFolder,
+        approvals: ReportApprovals,
         folder: ReportFolder,
         *,
         processes: int,
@@ -70,7 +65,6 @@ class WaveTimer:
         self._maker = maker
         self._policy = policy
         self._approvals = approvals
-        self._prepared = prepared
         self._folder = folder
         self._processes = processes
         self._hot = TimingProtocol(quartets=quartets)
@@ -151,10 +145,10 @@ class WaveTimer:
         for name, (engine, stage) in named.items():
             if stage is Stage.HOT and engine.recipe.is_quantized and (line := self._line(engine)).gated:
                 gates[name] = RatioGate(
-                    approved=self._approvals.approved("latency_ratio", engine),
+                    approved=self._approvals.figure("latency_ratio", engine),
                     delta=line.size,
                     session_spread=line.session_spread,
-                    is_same_processor=self._approvals.is_same_processor(engine),
+                    is_same_processor=self._approvals.is_same_processor("latency_ratio", engine),
                 )
         seen = {name: ratio_seen(samples[name]) for name in gates}
         second: dict[str, RatioSeen] = {}
@@ -174,10 +168,9 @@ class WaveTimer:
     def _settled(self, one: Wanted, ratio: Judgement | None, samples: LatencySamples) -> Judgement | None:
         if ratio is None:
             return None
-        graph = self._prepared.graph_of(one[0].encoder, one[0].recipe)
-        ratios = tuple(round(float(each), 4) for each in np.exp(ratio_seen(samples).logs))
-        facts = timing_facts(f"{samples.about['protocol']}, {_launches(samples)}")
-        return self._approvals.settled(ratio, one[0], graph, samples={"process_ratios": ratios}, facts=facts)
+        words = f"{samples.about['protocol']}, {_launches(samples)}"
+        self._approvals.note_timing(one[0], [float(log) for log in ratio_seen(samples).logs], words)
+        return self._approvals.counted(ratio, one[0])
 
 
 def _launches(samples: LatencySamples) -> str:
