@@ -174,4 +174,4 @@ class WaveTimer:
 
 
 def _launches(samples: LatencySamples) -> str:
-    return "; ".join(samples.about[name] for name in ("launches", "clock", "cold cache") if name in samples.about)
+    return "; ".join(samples.about[name] for name in ("launches", "clock", "cold cache", "clocks") if name in samples.about)
