@@ -61,7 +61,7 @@ class Approvals:
         baseline = self._baseline(engine)
         if baseline is None:
             return None
-        if metric == "centred_snr_db" and baseline.provenance.get("inputs") != self._pipeline.reference(engine.encoder).inputs_digest:
+        if metric == "centred_snr_db" and baseline.provenance.get("inputs") != self._inputs_digest(engine):
             return None
         return baseline.figures.get(metric)
 
@@ -167,5 +167,9 @@ class Approvals:
         if metric == "host_bytes":
             facts[_SEEN_ON[metric]] = machine.cpu_model
         if metric == "centred_snr_db":
-            facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
+            facts["inputs"] = self._inputs_digest(engine) or "none"
         return facts
+
+    def _inputs_digest(self, engine: EngineSpec) -> str | None:
+        """Of the inputs that the engine's accuracy is seen on; None where there are none."""
+        return self._pipeline.reference(engine.encoder).inputs_digest

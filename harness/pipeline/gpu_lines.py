@@ -27,7 +27,7 @@ from harness.workers.engines import EngineWorker
 from harness.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from harness.pipeline.gpu_approving import Approvals
+    from harness.pipeline.gpu_approving import ReportApprovals
     from harness.pipeline.seeing import Pipeline
     from harness.records.policy import GatePolicy
     from harness.records.prepared import PreparedRows
@@ -49,7 +49,7 @@ class Looking:
     """
 
     def __init__(
-        self, pipeline: Pipeline, policy: GatePolicy, approvals: Approvals, prepared: PreparedFolder, folder: ReportFolder
+        self, pipeline: Pipeline, policy: GatePolicy, approvals: ReportApprovals, prepared: PreparedFolder, folder: ReportFolder
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
@@ -83,8 +83,7 @@ class Looking:
     def _looked(self, line: ReportLine, engine: EngineSpec, twin: EngineSpec | None) -> ReportLine:
         artifact = self._pipeline.maker.engine(engine)
         row = self._keeper(engine).row_with_layers(engine)
-        graph = self._prepared.graph_of(engine.encoder, engine.recipe)
-        settle = partial(self._approvals.settled, engine=engine, graph=graph)
+        settle = partial(self._approvals.counted, engine=engine)
         seen = replace(line, engine=row, benchmark=tuple(map(settle, self._byte_judgements(engine, twin))))
         if Capability.LAYER_TABLE not in backend_of(engine.backend).capabilities:
             return seen
@@ -112,7 +111,7 @@ class Looking:
         return bytes_against_baseline(
             metric,
             observed,
-            self._approvals.approved(metric, engine),
+            self._approvals.figure(metric, engine),
             is_same_graph=self._approvals.is_same_graph(engine),
             relative_margin=self._margin(metric, engine),
         )
@@ -150,7 +149,7 @@ class Looking:
             flop_floor=floor,
             reference=self._pipeline.layers(twin) if twin is not None else None,
             memory=self._pipeline.memory_or_none(engine),
-            approved_moves=self._approvals.approved("check_E7", engine),
+            approved_moves=self._approvals.figure("check_E7", engine),
         )
         yield self._against_stored("reformat_bytes", bytes_moved(moving_rows(seen)), engine)
         for check in sorted(_CHECKS + _CHECKS_OF_FP8 if engine.recipe.is_quantized else _CHECKS):
@@ -166,10 +165,9 @@ class Looking:
             exact=self._prepared.reference(rows),
             half=self._embeddings(twin, rows) if twin is not None else None,
             weights=engine.encoder.weights,
-            approved_snr_db=self._approvals.approved("centred_snr_db", engine, inputs=rows.digest),
+            approved_snr_db=self._approvals.figure("centred_snr_db", engine),
         )
         self._keeper(engine).keep_accuracy(engine, evidence)
-        graph = self._prepared.graph_of(engine.encoder, engine.recipe)
         for metric in (*_ACCURACY, "fp8_error_db") if twin is not None else _ACCURACY:
             judged = judgement(
                 metric,
@@ -177,7 +175,7 @@ class Looking:
                 limit=lambda name: self._policy.limit(name, engine),
                 margin=lambda name: self._margin(name, engine),
             )
-            yield self._approvals.settled(judged, engine, graph, facts={"inputs": rows.digest})
+            yield self._approvals.counted(judged, engine)
 
     def _embeddings(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
         """What the engine makes of the evaluation inputs, in a process of its own; kept, and not run twice."""

@@ -16,7 +16,7 @@ from harness.errors import EnginegateError, InvalidMeasurement, MissingDevice, U
 from harness.measure.machine import this_machine
 from harness.pipeline.budget import Budget, OutOfTime
 from harness.pipeline.building import Builders
-from harness.pipeline.gpu_approving import Approvals
+from harness.pipeline.gpu_approving import ReportApprovals
 from harness.pipeline.gpu_lines import Looking
 from harness.pipeline.gpu_profiling import with_gain
 from harness.pipeline.gpu_runs import run_record
@@ -157,14 +157,13 @@ class _Report:
         policy = read_gate_file(default_gate_file(Path.cwd()), read_gate_file(packaged("gate.toml")))
         pipeline = Pipeline(self._maker, evaluation_rows=NO_ROWS, progress=lambda words: nullcontext())
         store = BaselineStore(asked.baselines or default_baselines_dir(Path.cwd()))
-        approvals = Approvals(pipeline, policy, store, is_writing=asked.baselines is not None)
+        approvals = ReportApprovals(pipeline, policy, store, self._prepared, is_writing=asked.baselines is not None)
         self._pipeline = pipeline
         self._looking = Looking(pipeline, policy, approvals, self._prepared, self._folder)
         self._timer = WaveTimer(
             self._maker,
             policy,
             approvals,
-            self._prepared,
             self._folder,
             processes=asked.processes,
             quartets=asked.quartets,
@@ -237,10 +236,10 @@ class _Report:
             study=study_found(self._folder.study),
         )
         path = self._folder.keep_report(text, plot, PLOT_FILE)
+        if self._asked.study is not None:  # which is in no run, and leaves them as they are
+            return Reported(path=path, lines=1, left=("study",) if self._study_is_left else (), events={})
         for batch in dict.fromkeys(engine.batch.optimum for engine in self._engines):
             self._write_run(batch)
-        if self._asked.study is not None:
-            return Reported(path=path, lines=1, left=("study",) if self._study_is_left else (), events={})
         named = {line_name(engine): line for engine, line in self._lines.items()}
         return Reported(
             path=path,

@@ -7,28 +7,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA, DELTA, judge_samples
 from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_judgements, ratio_seen
-from harness.pipeline.gpu_approving import timing_facts
 from harness.pipeline.gpu_waves import line_name
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import Pair, Plan, measure
 from harness.records.gpu_report import Stage, Timed
-from harness.records.latency import LatencySamples
+from harness.records.latency import Arm, LatencySamples
 from harness.records.spec import EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
 from harness.records.verdict import Judgement
 
 if TYPE_CHECKING:
-    from harness.pipeline.gpu_approving import Approvals
+    from harness.pipeline.gpu_approving import ReportApprovals
     from harness.pipeline.making import Maker
     from harness.records.gate_lines import Margin
     from harness.records.policy import GatePolicy
     from harness.store.gpu_report import ReportFolder
-    from harness.store.prepared import PreparedFolder
 
 CACHES = {Stage.HOT: Cache.HOT, Stage.COLD: Cache.COLD}
 # What is cold is told for the reader and judged by nobody, and an emptied cache costs a launch more than the launch itself.
@@ -58,8 +54,7 @@ class WaveTimer:
         self,
         maker: Maker,
         policy: GatePolicy,
-        approvals: Approvals,
-        prepared: PreparedFolder,
+        approvals: ReportApprovals,
         folder: ReportFolder,
         *,
         processes: int,
@@ -70,7 +65,6 @@ class WaveTimer:
         self._maker = maker
         self._policy = policy
         self._approvals = approvals
-        self._prepared = prepared
         self._folder = folder
         self._processes = processes
         self._hot = TimingProtocol(quartets=quartets)
@@ -94,13 +88,31 @@ class WaveTimer:
         named = {f"{line_name(engine)}-{stage}": (engine, stage) for engine, stage in wanted}
         names = ", ".join(dict.fromkeys(line_name(engine) for engine, _ in wanted))
         plan = self._plan(named)
-        with self._step(f"timing {names}", len(named)):
-            samples = measure(plan).samples
+        samples = self._process_by_process(plan, f"timing {names}")
         ratios = self._ratios(plan, named, samples)
         return {
             one: Outcome(timed=self._timed(name, samples[name]), ratio=self._settled(one, ratios.get(name), samples[name]))
             for name, one in named.items()
         }
+
+    def _process_by_process(self, plan: Plan, words: str) -> dict[str, LatencySamples]:
+        """What a plan gives. Each process is kept as soon as it is over, so that a report that is killed goes on with the next."""
+        kept = {name: self._of_the_same_engines(plan, name) for name in plan.arms}
+        for number in range(min(len(samples.processes) for samples in kept.values()), plan.processes):
+            with self._step(f"{words}, process {number + 1} of {plan.processes}", len(plan.arms)):
+                found = measure(replace(plan, processes=1, first_process=number)).samples
+            kept = {name: kept[name].followed_by(samples, at=number) for name, samples in found.items()}
+            for name, samples in kept.items():
+                self._folder.keep_unfinished(name, samples)
+        return kept
+
+    def _of_the_same_engines(self, plan: Plan, name: str) -> LatencySamples:
+        """Processes that an earlier call left; none where an engine was built anew since."""
+        found = self._folder.unfinished(name)
+        said = [found.about.get(str(arm), "") for arm in Arm]
+        digests = [(engine.sha256 or "unknown")[:16] for engine in plan.arms[name]]
+        is_same = all(digest in words for digest, words in zip(digests, said, strict=True))
+        return found if is_same and found.about.get("protocol") == plan.protocol_of(name).id else LatencySamples(processes=())
 
     def _plan(self, named: Mapping[str, Wanted]) -> Plan:
         return Plan(
@@ -133,10 +145,10 @@ class WaveTimer:
         for name, (engine, stage) in named.items():
             if stage is Stage.HOT and engine.recipe.is_quantized and (line := self._line(engine)).gated:
                 gates[name] = RatioGate(
-                    approved=self._approvals.approved("latency_ratio", engine),
+                    approved=self._approvals.figure("latency_ratio", engine),
                     delta=line.size,
                     session_spread=line.session_spread,
-                    is_same_processor=self._approvals.is_same_processor(engine),
+                    is_same_processor=self._approvals.is_same_processor("latency_ratio", engine),
                 )
         seen = {name: ratio_seen(samples[name]) for name in gates}
         second: dict[str, RatioSeen] = {}
@@ -156,11 +168,10 @@ class WaveTimer:
     def _settled(self, one: Wanted, ratio: Judgement | None, samples: LatencySamples) -> Judgement | None:
         if ratio is None:
             return None
-        graph = self._prepared.graph_of(one[0].encoder, one[0].recipe)
-        ratios = tuple(round(float(each), 4) for each in np.exp(ratio_seen(samples).logs))
-        facts = timing_facts(f"{samples.about['protocol']}, {_launches(samples)}")
-        return self._approvals.settled(ratio, one[0], graph, samples={"process_ratios": ratios}, facts=facts)
+        words = f"{samples.about['protocol']}, {_launches(samples)}"
+        self._approvals.note_timing(one[0], [float(log) for log in ratio_seen(samples).logs], words)
+        return self._approvals.counted(ratio, one[0])
 
 
 def _launches(samples: LatencySamples) -> str:
-    return "; ".join(samples.about[name] for name in ("launches", "clock", "cold cache") if name in samples.about)
+    return "; ".join(samples.about[name] for name in ("launches", "clock", "cold cache", "clocks") if name in samples.about)

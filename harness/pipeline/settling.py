@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 Subject = EngineSpec | PreparedSpec
 
 
+def settled(judgement: Judgement, subject: Subject, policy: GatePolicy, approvals: Approvals) -> Judgement:
+    """The judgement as it counts.
+
+    The run that approves a figure does not fail over the one it replaces, what somebody answers for until a day is waived until then,
+    and a recipe that is only reported on fails nothing.
+    """
+    counted = judgement
+    if isinstance(subject, EngineSpec):
+        beside = approvals.settle(judgement, subject)
+        counted = waived(beside, policy.waiver(judgement.metric, subject), today=datetime.now(UTC).date())
+    if policy.policy(subject.recipe).severity is Severity.REPORT and counted.status is not Status.INVALID:
+        return replace(counted, severity=Severity.REPORT)
+    return counted
+
+
 class Settling:
     """Settles the judgements of one run.
 
@@ -34,23 +49,8 @@ class Settling:
         self._where_lost: dict[EngineSpec, str] = {}
 
     def settle(self, judgement: Judgement, subject: Subject) -> Judgement:
-        """The judgement as it counts.
-
-        The run that approves a figure does not fail over the one it replaces, what somebody answers for until a day is waived until then,
-        and a recipe that is only reported on fails nothing.
-        """
-        settled = self._waived(self._beside_baseline(judgement, subject), subject)
-        if self._policy.policy(subject.recipe).severity is Severity.REPORT and settled.status is not Status.INVALID:
-            return replace(settled, severity=Severity.REPORT)
-        return settled
-
-    def _beside_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
-        return self._approvals.settle(judgement, subject) if isinstance(subject, EngineSpec) else judgement
-
-    def _waived(self, judgement: Judgement, subject: Subject) -> Judgement:
-        if not isinstance(subject, EngineSpec):
-            return judgement
-        return waived(judgement, self._policy.waiver(judgement.metric, subject), today=datetime.now(UTC).date())
+        """The judgement as it counts; see `settled`."""
+        return settled(judgement, subject, self._policy, self._approvals)
 
     def located(self, judgement: Judgement, subject: Subject) -> Judgement:
         """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.

@@ -137,8 +137,7 @@ def _joined(before: LatencySamples | None, now: LatencySamples, number: int) -> 
     delays = {f"{DELAY} {number}": now.about[DELAY]} if DELAY in now.about else {}
     earlier = {name: words for name, words in (before.about if before else {}).items() if name.startswith(f"{DELAY} ")}
     about = {name: words for name, words in now.about.items() if name != DELAY}
-    processes = (*(before.processes[:number] if before else ()), *now.processes)
-    return replace(now, processes=processes, about={**about, **earlier, **delays})
+    return replace((before or LatencySamples(processes=())).followed_by(now, at=number), about={**about, **earlier, **delays})
 
 
 def _injected(samples: LatencySamples) -> float | None:

@@ -54,7 +54,7 @@ class Timed:
     Attributes:
         samples: file in the report's folder, for `judge-latency`.
         guard: what watched the clocks, and what it saw.
-        launches: how engines were launched and by whose clock they were timed.
+        launches: how engines were launched, by whose clock they were timed, and whether the GPU's clocks were locked.
     """
 
     judgement: LatencyJudgement

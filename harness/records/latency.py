@@ -61,6 +61,10 @@ class LatencySamples:
     processes: tuple[ProcessBlocks, ...]
     about: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    def followed_by(self, more: LatencySamples, *, at: int) -> LatencySamples:
+        """Its first `at` processes and those of `more`, with what `more` says of how it was measured."""
+        return LatencySamples(processes=(*self.processes[:at], *more.processes), about=more.about)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFigures:

@@ -15,7 +15,7 @@ from harness.records.profile import EngineProfile
 from harness.records.run import RunRecord
 from harness.store.atomic import write_atomically
 from harness.store.codec import from_plain, read_json, require_schema, to_json
-from harness.store.latency_samples import latency_samples_json
+from harness.store.latency_samples import latency_samples_json, read_latency_samples
 from harness.store.noise_study import NoiseFolder
 from harness.store.profiles import SUFFIX, write_profile
 from harness.store.run_directory import RunDirectory
@@ -86,7 +86,27 @@ class ReportFolder:
 
     def keep_samples(self, name: str, samples: LatencySamples) -> str:
         """Keep raw samples, compressed, and say in which file; `gunzip -c FILE | enginegate judge-latency -` judges them again."""
-        return self._keep(f"samples/{name}.json.gz", latency_samples_json(samples))
+        kept = self._keep(f"samples/{name}.json.gz", latency_samples_json(samples))
+        self._unfinished(name).unlink(missing_ok=True)
+        return kept
+
+    def keep_unfinished(self, name: str, samples: LatencySamples) -> None:
+        """Keep samples of which more processes are to come."""
+        write_atomically(self._unfinished(name), gzip.compress(latency_samples_json(samples), mtime=0))
+
+    def unfinished(self, name: str) -> LatencySamples:
+        """Samples of a timing that did not come to its end; without any process where there are none.
+
+        Raises:
+            BadSamples: the file is no such document.
+        """
+        file = self._unfinished(name)
+        if not file.is_file():
+            return LatencySamples(processes=())
+        return read_latency_samples(gzip.decompress(file.read_bytes()), origin=str(file))
+
+    def _unfinished(self, name: str) -> Path:
+        return self.path / f"samples/unfinished/{name}.json.gz"
 
     def keep_layers(self, name: str, source: Path) -> str:
         """Keep the document that an engine's layers were read from, compressed, and say in which file."""

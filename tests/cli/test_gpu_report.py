@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
@@ -104,8 +105,6 @@ def test_random_weights_are_timed_and_their_accuracy_is_not_judged(reported):
 
 
 def test_samples_of_a_report_are_what_judge_latency_reads(reported, tmp_path):
-    import gzip
-
     gate = reported[0]
     (tmp_path / "samples.json").write_bytes(
         gzip.decompress((gate.folder / "report/samples/small-clip-image-linear-b4-hot.json.gz").read_bytes())
@@ -125,7 +124,7 @@ def test_a_report_that_is_there_is_gone_on_with_and_nothing_is_done_again(report
 
     assert result.code == 0, result.stderr
     assert "linear-b4" not in result.stderr
-    assert "timing small-clip-image-linear-b1 ..." in result.stderr
+    assert "timing small-clip-image-linear-b1, process 1 of 3 ..." in result.stderr
     assert (folder / "engines/small-clip-image-fp16-b1.json").read_bytes() == before
 
 
@@ -247,6 +246,27 @@ def test_the_noise_of_kept_samples_is_printed_as_tables(studied):
     assert result.code == 0
     assert "| none | - |" in result.stdout
     assert "launches in a row" in result.stdout
+
+
+def test_a_timing_that_was_cut_goes_on_with_its_next_process(reported, tmp_path):
+    gate = reported[0]
+    folder, name = tmp_path / "report", "small-clip-image-linear-b1"
+    shutil.copytree(gate.folder / "report-skeleton", folder)
+    line = json.loads((folder / f"engines/{name}.json").read_text())
+    line["done"] = [stage for stage in line["done"] if stage not in ("hot", "cold")]
+    (folder / f"engines/{name}.json").write_text(json.dumps({**line, "timed": {}, "benchmark": []}))
+    (folder / "samples/unfinished").mkdir()
+    for stage in ("hot", "cold"):
+        whole = json.loads(gzip.decompress((folder / f"samples/{name}-{stage}.json.gz").read_bytes()))
+        cut = json.dumps({**whole, "processes": whole["processes"][:2]})
+        (folder / f"samples/unfinished/{name}-{stage}.json.gz").write_bytes(gzip.compress(cut.encode()))
+    result = gate.command("gpu-report", "skeleton", "--out", str(folder), *QUICK)
+
+    assert result.code == 0, result.stderr
+    assert "process 2 of 3" not in result.stderr
+    assert "process 3 of 3" in result.stderr
+    assert json.loads((folder / f"engines/{name}.json").read_text())["timed"]["hot"]["judgement"]["processes"] == 3
+    assert list((folder / "samples/unfinished").iterdir()) == []
 
 
 def test_a_budget_that_is_over_leaves_a_report_that_says_what_is_left(folders, tmp_path):
