@@ -86,6 +86,7 @@ class EngineProfile:
         nodes: each ONNX node's place among `layers`; without the graph, those that layers name, and operators and blocks are unknown.
         flops: ONNX name of each product to its operations for one row of the batch; empty without the graph.
         ceilings: of the device, measured beside the profile.
+        guard: what was seen of the machine meanwhile, by name, such as whether its clocks were locked; empty where nobody looked.
         notes: what a reader should know, such as that the graph was not at hand.
     """
 
@@ -104,5 +105,6 @@ class EngineProfile:
     lists_constants: bool = True
     flops: Mapping[str, int] = field(default_factory=dict[str, int])
     ceilings: Ceilings | None = None
+    guard: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
     schema: Literal["enginegate/profile/1"] = "enginegate/profile/1"
