@@ -25,16 +25,14 @@ def apply_options(trt: ModuleType, config: Any, options: BuildOptions) -> None:
         UnsupportedOption: this release has no such thing.
     """
     if options.workspace_mib is not None:
-        pool = getattr(getattr(trt, "MemoryPoolType", None), "WORKSPACE", None)
-        _require(pool is not None and hasattr(config, "set_memory_pool_limit"), trt, "--workspace-mib")
-        config.set_memory_pool_limit(pool, options.workspace_mib * 2**20)
+        _require(hasattr(trt, "MemoryPoolType") and hasattr(config, "set_memory_pool_limit"), trt, "--workspace-mib")
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
     if options.optimization_level is not None:
         _require(hasattr(config, "builder_optimization_level"), trt, "--optimization-level")
         config.builder_optimization_level = options.optimization_level
     if options.version_compatible:
-        flag = getattr(trt.BuilderFlag, "VERSION_COMPATIBLE", None)
-        _require(flag is not None, trt, "--version-compatible")
-        config.set_flag(flag)
+        _require(hasattr(trt.BuilderFlag, "VERSION_COMPATIBLE"), trt, "--version-compatible")
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
 
 
 class TimingCache:

@@ -34,7 +34,10 @@ _building = threading.Lock()
 Configure = Callable[[Any], None]
 
 _PLAIN = BuildOptions()
-_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|Requested amount of GPU memory", re.IGNORECASE)
+# The number is CUDA's for memory that cannot be allocated, where a context is made.
+_OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|insufficient memory|Requested amount of GPU memory|CUDA initialization failure with error: 2\b", re.IGNORECASE
+)
 
 
 class BuildLog:

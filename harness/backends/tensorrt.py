@@ -257,7 +257,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     if logger.errors:
         # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
         _unusable.append(runtime)
-        raise MissingDevice(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
+        kind = OutOfDeviceMemory if means_out_of_memory(_said(logger)) else MissingDevice
+        raise kind(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
     engine = runtime.deserialize_cuda_engine(content)
@@ -269,8 +270,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     return engine
 
 
-def _said(logger: Any) -> str:
-    return "\n".join(f"  {line}" for line in logger.errors) or "  nothing"
+def _said(listener: Any) -> str:
+    return "\n".join(f"  {line}" for line in listener.errors) or "  nothing"
 
 
 def _memory(trt: ModuleType, engine: Any) -> EngineMemory:

@@ -143,8 +143,8 @@ def _percents(text: str) -> tuple[float, ...]:
         shares = tuple(dict.fromkeys(float(part) / 100 for part in text.split(",")))
     except ValueError:
         shares = ()
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected percents above 0 and below 100, such as {_CHANGES}")
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected percents above 0 and up to 100, such as {_CHANGES}")
     return shares
 
 

@@ -187,13 +187,12 @@ class _Report:
                 to_build = self._to_build(wave)
                 builders.begin(to_build)
                 with self._progress(self._build_words(to_build, left[left.index(wave) :])) if to_build else nullcontext():
-                    for engine in wave:  # its graph is read while others are still built
+                    for engine in wave:  # it is looked at while others are still built
                         builders.wait([engine, *filter(None, [self._twin(engine)])])
                         self._look(engine)
+                        self._try_out(engine)
                 if len(gpus) > 1 and self._has_time_for(following):
                     builders.begin(self._to_build(following))
-                for engine in wave:
-                    self._try_out(engine)
                 with builders.timing():
                     self._time(wave)
                     self._profile(wave)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CACHES = {Stage.HOT: Cache.HOT, Stage.COLD: Cache.COLD}
 # What is cold is told for the reader and judged by nobody, and an emptied cache costs a launch more than the launch itself.
-_COLD_QUARTETS = 2
+_COLD_QUARTETS, _COLD_BLOCK_MS = 2, 2.0
 
 Wanted = tuple[EngineSpec, Stage]
 
@@ -74,7 +74,7 @@ class WaveTimer:
         self._folder = folder
         self._processes = processes
         self._hot = TimingProtocol(quartets=quartets)
-        self._cold = replace(self._hot, cache=Cache.COLD, quartets=min(_COLD_QUARTETS, quartets))
+        self._cold = replace(self._hot, cache=Cache.COLD, quartets=min(_COLD_QUARTETS, quartets), block_ms=_COLD_BLOCK_MS)
         self._gates = max(1, gates)
         self._step = step
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from harness.measure.cpu_state import CpuState, cpu_state
-from harness.measure.gpu_state import Gpu, GpuState, held_by_this_process, require_alone, watched
+from harness.measure.gpu_state import ClockLock, Gpu, GpuState, held_by_this_process, require_alone, watched
 from harness.records.latency import Arm, Block
 
 Timed = Callable[[], tuple[float, ...]]
+
+# Whoever lends a GPU that others share may want its settings left alone, whichever command times there.
+LEAVE_CLOCKS = "ENGINEGATE_LEAVE_CLOCKS"
 
 
 class Guard(Protocol):
@@ -51,7 +55,7 @@ class GpuGuard:
     def __init__(self, gpu: Gpu, *, ours: int, lock: bool) -> None:
         self._gpu = gpu
         require_alone(gpu.state(), ours=ours)
-        self._lock = gpu.lock_clocks() if lock else None
+        self._lock = _lock_of(gpu) if lock else None
         self._last = gpu.state()
         self._problem: str | None = None
         self._reasons: dict[str, int] = {}
@@ -112,6 +116,12 @@ def guarded(device_uuid: str | None, *, ours: int, lock: bool = True) -> Iterato
         return
     with watched(device_uuid) as gpu:
         yield BlindGuard(gpu) if isinstance(gpu, str) else GpuGuard(gpu, ours=ours + held_by_this_process(), lock=lock)
+
+
+def _lock_of(gpu: Gpu) -> ClockLock:
+    if os.environ.get(LEAVE_CLOCKS, "") not in ("", "0"):
+        return ClockLock(mhz=None, words=f"unlocked: {LEAVE_CLOCKS} is set")
+    return gpu.lock_clocks()
 
 
 def _range(figures: list[float], unit: str) -> str:

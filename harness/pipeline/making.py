@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from harness.contracts import Action, Capability, NamesRefusals, Say
-from harness.errors import MissingLibrary, NeedsFixedBatch, UnsupportedTarget
+from harness.errors import EnginegateError, MissingLibrary, NeedsFixedBatch, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
@@ -117,15 +117,24 @@ class Maker:
         cache: where artifacts live between runs.
         progress: called as a context manager with what is being done, for people.
         note: called with one line on what was found while doing it.
+        recipes: of the engines that are compared with each other.
     """
 
-    def __init__(self, cache: ArtifactCache, progress: Progress, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        cache: ArtifactCache,
+        progress: Progress,
+        note: Callable[[str], None] = lambda text: None,
+        *,
+        recipes: Sequence[Recipe] = (),
+    ) -> None:
         self._cache = cache
         self._progress = progress
         self._note = note
         self._once = Once()
         self._engines: dict[EngineSpec, EngineArtifact] = {}
         self._notes: dict[EngineSpec, str] = {}
+        self._recipes = tuple(recipes)
 
     def origin(self, encoder: EncoderSpec) -> str:
         """Where the weights come from, free of paths."""
@@ -164,9 +173,13 @@ class Maker:
         return self._engines[spec]
 
     def stand_in(self, spec: EngineSpec) -> StandIn:
-        """What is built in place of `spec`: itself, or the same with a fixed batch where its builder has no kernels for one that changes.
+        """What is built in place of `spec`: itself, or the same with a fixed batch where a builder has no kernels for one that changes.
 
-        The FP16 engine that such an engine is compared with has that batch too, so that both compute the same.
+        One engine that needs it decides for all of its encoder on that backend, FP16 too: what is compared computes the same batch, and
+        a run has one engine of each name.
+
+        Raises:
+            EnginegateError: what the build of `spec` itself raises.
         """
         return self._once(("stand-in", spec), lambda: self._stand_in(spec)) if may_have_stand_in(spec) else StandIn(engine=spec)
 
@@ -265,25 +278,38 @@ class Maker:
         }
 
     def _stand_in(self, spec: EngineSpec) -> StandIn:
+        for recipe in dict.fromkeys((spec.recipe, *self._recipes)):
+            other = replace(spec, recipe=recipe)
+            if recipe.is_quantized and (refusal := self._refusal(other, of=spec)) is not None:
+                fixed = replace(spec, batch=spec.batch.fixed)
+                note = f"built for batch {fixed.batch} in place of {spec.batch}, as is every engine of {spec.encoder.name}: {refusal}"
+                self._notes[fixed] = note
+                self._note(f"{spec.id}: {note}")
+                return StandIn(engine=fixed, note=note)
+        return StandIn(engine=spec)
+
+    def _refusal(self, spec: EngineSpec, *, of: EngineSpec) -> str | None:
+        """Why no engine with this batch can be built, where another fixed one can. What else goes wrong with another is its own affair."""
+        try:
+            return self._once(("refusal", spec), lambda: self._tried(spec))
+        except EnginegateError:
+            if spec == of:
+                raise
+            return None
+
+    def _tried(self, spec: EngineSpec) -> str | None:
         """Kept in the cache: a build that is refused takes as long as one that is not."""
         backend = backend_of(spec.backend)
         _require_possible(backend, spec)
 
         def build(_: Path) -> Mapping[str, Any]:
             try:
-                self.engine(spec)
+                self._once(("engine", spec), lambda: self._engine(spec, None))
             except NeedsFixedBatch as refusal:
                 return to_plain(_BatchFacts(refusal=str(refusal).partition("\n")[0]))
             return to_plain(_BatchFacts(refusal=None))
 
-        refusal = _facts(_BatchFacts, self._cache.fetch("batch", self._engine_made_from(spec, backend), build)).refusal
-        if refusal is None:
-            return StandIn(engine=spec)
-        fixed = replace(spec, batch=spec.batch.fixed)
-        note = f"built for batch {fixed.batch} in place of {spec.batch}, as is the FP16 engine it is compared with: {refusal}"
-        self._notes |= {fixed: note, replace(fixed, recipe=Recipe.FP16): f"built for batch {fixed.batch} beside {fixed.id}"}
-        self._note(f"{spec.id}: {note}")
-        return StandIn(engine=fixed, note=note)
+        return _facts(_BatchFacts, self._cache.fetch("batch", self._engine_made_from(spec, backend), build)).refusal
 
     def _engine_made_from(self, spec: EngineSpec, backend: Backend) -> dict[str, Any]:
         source = self.onnx(spec.encoder, spec.recipe)
@@ -374,9 +400,7 @@ class Maker:
 
 def may_have_stand_in(spec: EngineSpec) -> bool:
     """Whether it takes a build to know which batches this engine can have."""
-    if spec.batch.is_fixed or not spec.recipe.is_quantized:
-        return False
-    return Capability.MAY_NEED_FIXED_BATCH in backend_of(spec.backend).capabilities
+    return not spec.batch.is_fixed and Capability.MAY_NEED_FIXED_BATCH in backend_of(spec.backend).capabilities
 
 
 def code_digest(package: str) -> str:

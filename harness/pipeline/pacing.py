@@ -194,7 +194,7 @@ def _repeat_command(engine: EngineSpec, gate: RatioGate, plan: Plan) -> str:
         assert artifact.path is not None  # for the type checker: what has run has a file
         files.append(f"engines/{one.stem}{artifact.path.suffix}")
         build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(recipe), "--backend", engine.backend]
-        words.append(shlex.join([*build, *target, "--batch", str(engine.batch), "--out", "engines"]))
+        words.append(shlex.join([*build, *target, "--batch", str(engine.batch), *engine.options.arguments, "--out", "engines"]))
     bench = ["enginegate", "bench", *files, "--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets)]
     against = [] if gate.approved is None else ["--against", f"{gate.approved:g}", "--delta", f"{gate.delta:g}"]
     words.append(shlex.join([*bench, *against, "--batch", str(plan.rows), "--threads", str(plan.threads)]))

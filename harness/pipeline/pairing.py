@@ -17,7 +17,7 @@ from harness.pipeline.guarding import Guard, guarded
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
 from harness.records.timing import Cache, TimingProtocol
-from harness.workers.engines import Delayed, EngineWorker, Loaded
+from harness.workers.engines import EngineWorker, Loaded
 from harness.workers.worker import Worker
 
 DELAY = "delay"  # under this name samples say by how much their candidate was slowed down
@@ -131,17 +131,11 @@ def measure(plan: Plan) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """An engine in one arm's worker, which loads it once for all gates that time it there.
-
-    Attributes:
-        key: its name in the worker.
-        delay: share of a launch that each of its launches is longer by.
-    """
+    """An engine in one arm's worker, which loads it once for all gates that time it there. `key` is its name in the worker."""
 
     key: str
     arm: Arm = field(compare=False)
     engine: EngineArtifact = field(compare=False)
-    delay: float = field(compare=False, default=0.0)
 
 
 class _Process:
@@ -154,7 +148,7 @@ class _Process:
         self._stack = ExitStack()
         self._loaded: dict[_Held, Loaded] = {}
         self._warm: dict[_Held, WarmUp] = {}
-        self._delayed: dict[_Held, Delayed] = {}
+        self._delayed: dict[_Held, str] = {}
         self._guard: Guard | None = None
 
     def __enter__(self) -> _Process:
@@ -184,10 +178,19 @@ class _Process:
         self._guard = self._stack.enter_context(guarded(devices.pop(), ours=ours, lock=self._plan.lock_clocks))
         for held in self._loaded:
             self._warm[held] = self._workers[held.arm].warm(held.key, self._plan.protocol)
-        for held in self._loaded:
-            if held.delay:
-                self._delayed[held] = self._workers[held.arm].delay(held.key, held.delay)
+        self._slow_down()
         self._measured.warm_ups += self._warm.values()
+
+    def _slow_down(self) -> None:
+        """Make candidates longer by a share of what a launch of their baseline takes under load."""
+        under_load: dict[_Held, float] = {}
+        for gate, share in self._plan.delays.items():
+            baseline, candidate = (self._held(gate, arm) for arm in Arm)
+            if baseline not in under_load:
+                under_load[baseline] = self._workers[Arm.BASELINE].under_load(baseline.key)
+            launch_ms = under_load[baseline]
+            delay_ms = self._workers[Arm.CANDIDATE].delay(candidate.key, share * launch_ms)
+            self._delayed[candidate] = f"{delay_ms:.6f} ms of {launch_ms:.6f} ms"
 
     def calibrated(self) -> dict[str, int]:
         """Launches a block, by gate: as many for both arms, by the slower of them."""
@@ -217,7 +220,7 @@ class _Process:
             )
             words["clock"], words["launches"] = loaded.clock, loaded.graph
         if delayed := self._delayed.get(self._held(gate, Arm.CANDIDATE)):
-            words[DELAY] = f"{delayed.delay_ms:.6f} ms of {delayed.launch_ms:.6f} ms"
+            words[DELAY] = delayed
         if self._plan.protocol_of(gate).cache is Cache.COLD:
             words["cold cache"] = self._workers[Arm.BASELINE].cold_cache()
         return words
@@ -250,7 +253,7 @@ class _Process:
         baseline, candidate = self._plan.arms[gate]
         engine = baseline if arm is Arm.BASELINE else candidate
         delay = 0.0 if arm is Arm.BASELINE else self._plan.delays.get(gate, 0.0)
-        return _Held(f"{arm}/{engine.spec.id}/{engine.spec.batch}/{engine.path}/{engine.sha256}/{delay:g}", arm, engine, delay)
+        return _Held(f"{arm}/{engine.spec.id}/{engine.spec.batch}/{engine.path}/{engine.sha256}/{delay:g}", arm, engine)
 
     def _first_arms(self) -> tuple[Arm, ...]:
         """Who starts, loads and warms first; drawn anew for each process, since the second finds a machine that the first has used."""

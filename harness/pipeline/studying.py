@@ -47,8 +47,8 @@ class Study:
     trace_s: float
 
     def __post_init__(self) -> None:
-        if any(not 0 <= share < 1 for share in self.changes.values()):
-            raise UsageError(f"changes of {', '.join(map(str, self.changes.values()))}; expected shares of a launch, from 0 to below 1")
+        if any(not 0 <= share <= 1 for share in self.changes.values()):
+            raise UsageError(f"changes of {', '.join(map(str, self.changes.values()))}; expected shares of a launch, 0 to 1")
 
 
 def changes_of(shares: tuple[float, ...]) -> dict[str, float]:

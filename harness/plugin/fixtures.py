@@ -65,7 +65,8 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     cache = ArtifactCache(settings.cache_dir, settings.cache_mode, note, session_id=run.session_id)
     baselines = BaselineStore(settings.baselines_dir)
     rows, data = settings.policy.evaluation_rows, settings.eval_data
-    pipeline = Pipeline(Maker(cache, progress, note), evaluation_rows=rows, progress=progress, eval_data=data)
+    maker = Maker(cache, progress, note, recipes=settings.recipes)
+    pipeline = Pipeline(maker, evaluation_rows=rows, progress=progress, eval_data=data)
     timed, processes = timed_engines(request.session.items), run.processes
     mode = settings.baseline_mode
     with gpus_held(settings, note):

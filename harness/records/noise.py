@@ -47,7 +47,7 @@ class Noise:
     low: float
     high: float
     process_spread: float
-    group_spread: float
+    group_spread: float | None
     needed: int | None
     counted: tuple[Counted, ...]
     readings_apart: tuple[float, float] | None

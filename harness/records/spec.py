@@ -108,8 +108,14 @@ class BuildOptions:
     @property
     def names(self) -> tuple[str, ...]:
         """Options that differ from what a builder is asked otherwise, as the command line spells them."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return tuple(f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None and value is not False)
+        return tuple(word for word in self.arguments if word.startswith("--"))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What to type after `enginegate build` to ask the same."""
+        asked = {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in asked.items() if value is not None and value is not False}
+        return tuple(word for name, value in given.items() for word in ([name] if value is True else [name, str(value)]))
 
     @property
     def in_words(self) -> str:

@@ -43,6 +43,7 @@ def summary(run: RunRecord, *, limit_bytes: int = LIMIT_BYTES) -> str:
         _not_run(run.not_run),
         _reports(run.reports),
         _engines(run.engines),
+        _engine_notes(run.engines),
         _repairs(run.engines),
     )
     lines = [line for section in sections for line in (*section, "")]
@@ -98,6 +99,16 @@ def _engine(row: EngineRow) -> tuple[str, ...]:
     names = (_cell(row.encoder), _cell(row.recipe), _cell(compiler), _cell(row.backend_version))
     host = UNKNOWN if row.build_host_bytes is None else f"{row.build_host_bytes:,}"
     return (*names, *(UNKNOWN if size is None else f"{size:,}" for size in sizes), seconds, host, row.cache or UNKNOWN)
+
+
+def _engine_notes(engines: Sequence[EngineRow]) -> Iterator[str]:
+    noted = {
+        f"- {_cell(row.encoder)} {_cell(row.recipe)}, batch {_cell(row.batch)}: {_cell(note)}" for row in engines for note in row.notes
+    }
+    if noted:
+        yield "### What to know of engines"
+        yield ""
+        yield from sorted(noted)
 
 
 def _repairs(engines: Sequence[EngineRow]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def _effect_row(name: str, noise: Noise | None, injected: float | None) -> tuple
         judged.processes,
         f"{noise.mean:+.2%}",
         f"{noise.process_spread:.2%}",
-        f"{noise.group_spread:.2%}",
+        UNKNOWN if noise.group_spread is None else f"{noise.group_spread:.2%}",
         f"{noise.low:+.2%}",
         f"{noise.high:+.2%}",
         UNKNOWN if judged.detectable is None else f"{judged.detectable:.2%}",

@@ -35,14 +35,6 @@ class Loaded:
     peak_before_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delayed:
-    """An engine that was slowed down: what its launches took before, under load, and by how much each is longer now."""
-
-    launch_ms: float
-    delay_ms: float
-
-
 @dataclass(frozen=True, slots=True)
 class EngineWorker:
     """A worker, asked in types. Every request raises what `Worker.ask` raises, after `timeout_s` seconds at the latest."""
@@ -68,9 +60,13 @@ class EngineWorker:
         """Milliseconds of each launch of one block."""
         return tuple(self._ask("time", key=key, launches=launches, cache=str(cache)))
 
-    def delay(self, key: str, share: float) -> Delayed:
-        """Make its launches longer by a share of what they take."""
-        return Delayed(**self._ask("delay", key=key, share=share))
+    def under_load(self, key: str) -> float:
+        """Milliseconds of a launch after half a second of them."""
+        return self._ask("under_load", key=key)
+
+    def delay(self, key: str, delay_ms: float) -> float:
+        """Make its launches longer by so many milliseconds; by how many they are."""
+        return self._ask("delay", key=key, delay_ms=delay_ms)
 
     def peak_bytes(self) -> int | None:
         """Largest resident set so far; None where the system does not say."""

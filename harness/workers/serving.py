@@ -213,18 +213,8 @@ class Desk:
         with named(f"{key}: {launches} timed launches, {cache}"):  # around the block, and nothing between its launches
             return list(self._timed(key, launches, Cache(cache)))
 
-    def delay(self, key: str, share: float) -> dict[str, float]:
-        """Make the engine's launches longer by a share of what they take under load; what that is, in milliseconds, and what it became."""
-        opened = self._opened[key]
-        launch_ms = self._launch_ms_under_load(key)
-        session = opened.session
-        if not isinstance(session, Delayable):
-            session = DelayedSession(session)
-            self._opened[key] = _Opened(session, opened.feed, opened.launched)
-        return {"launch_ms": launch_ms, "delay_ms": session.delay(opened.feed, share * launch_ms)}
-
-    def _launch_ms_under_load(self, key: str) -> float:
-        """Of an engine that has run long enough for clocks to fall: what a warm-up of a few windows sees is not what blocks see."""
+    def under_load(self, key: str) -> float:
+        """Milliseconds of a launch once clocks have fallen: what a warm-up of a few windows sees is not what blocks see."""
         end = time.monotonic() + _LOAD_S
         launches = 1
         while True:
@@ -232,6 +222,13 @@ class Desk:
             if time.monotonic() >= end:
                 return ms
             launches = launches_a_block(ms, _LOAD_BLOCK_MS)
+
+    def delay(self, key: str, delay_ms: float) -> float:
+        """Make the engine's launches longer by so many milliseconds; by how many they are."""
+        opened = self._opened[key]
+        session = opened.session if isinstance(opened.session, Delayable) else DelayedSession(opened.session)
+        self._opened[key] = _Opened(session, opened.feed, opened.launched)
+        return session.delay(opened.feed, delay_ms)
 
     def loaded(self) -> list[str]:
         """Names of the modules it has imported."""

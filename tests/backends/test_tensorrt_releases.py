@@ -287,10 +287,13 @@ def test_a_plan_with_another_digest_is_refused_before_the_vendor_sees_it(
 
 
 @pytest.mark.usefixtures("cuda")
-def test_a_runtime_that_failed_to_start_is_never_touched(engine: EngineArtifact, script: Script) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(35, MissingDevice), (2, OutOfDeviceMemory), (200, MissingDevice)])
+def test_a_runtime_that_failed_to_start_is_never_touched(
+    engine: EngineArtifact, script: Script, number: int, kind: type[Exception]
+) -> None:
     script.asked.clear()
-    script.runtime_says = [("ERROR", "createInferRuntime: CUDA initialization failure with error: 35")]
-    with pytest.raises(MissingDevice, match="starts no runtime here"), TensorRtBackend().open(engine):
+    script.runtime_says = [("ERROR", f"createInferRuntime: CUDA initialization failure with error: {number} in runtime.cpp")]
+    with pytest.raises(kind, match="starts no runtime here"), TensorRtBackend().open(engine):
         pass
     assert "host code allowed" not in script.asked
 

@@ -14,7 +14,7 @@ QUICK = ("--backend", "onnxruntime", "--batches", "1,4", "--processes", "3", "--
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory, warm_cache):
+def folders(tmp_path_factory, warm_cache):
     """A folder in which the small encoder was prepared, whole and as a skeleton; not to be changed."""
     gate = Gate(tmp_path_factory.mktemp("prepared"), warm_cache)
     recipes = ("--recipes", "fp16", "--recipes", "linear")
@@ -25,9 +25,9 @@ def prepared(tmp_path_factory, warm_cache):
 
 
 @pytest.fixture(scope="session")
-def reported(prepared):
+def reported(folders):
     """The same folder with a report of each."""
-    gate = prepared[0]
+    gate = folders[0]
     whole = gate.command("gpu-report", "whole", "--out", "report", *QUICK, "--builders", "3", "--baselines", "stored", "--json")
     skeleton = gate.command("gpu-report", "skeleton", "--out", "report-skeleton", *QUICK, "--engines", "left")
     return gate, whole, skeleton
@@ -37,8 +37,8 @@ def _line(folder, name):
     return json.loads((folder / f"engines/small-clip-image-{name}.json").read_text())
 
 
-def test_a_prepared_folder_holds_graphs_rows_and_a_manifest(prepared):
-    gate, whole, _ = prepared
+def test_a_prepared_folder_holds_graphs_rows_and_a_manifest(folders):
+    gate, whole, _ = folders
     names = {path.name for path in (gate.folder / "whole").iterdir()}
 
     graphs = {f"small-clip-image-{recipe}.onnx" for recipe in ("fp16", "linear", "modelopt")}
@@ -46,8 +46,8 @@ def test_a_prepared_folder_holds_graphs_rows_and_a_manifest(prepared):
     assert whole.stdout.endswith("prepared: whole\n")
 
 
-def test_a_skeleton_is_smaller_has_no_rows_and_says_what_was_taken(prepared):
-    gate, _, manifest = prepared
+def test_a_skeleton_is_smaller_has_no_rows_and_says_what_was_taken(folders):
+    gate, _, manifest = folders
     sizes = [(gate.folder / kind / "small-clip-image-fp16.onnx").stat().st_size for kind in ("skeleton", "whole")]
 
     assert sizes[0] < sizes[1] / 2
@@ -56,8 +56,8 @@ def test_a_skeleton_is_smaller_has_no_rows_and_says_what_was_taken(prepared):
     assert manifest["schema"] == "enginegate/prepared/1"
 
 
-def test_a_prepared_graph_is_what_build_takes(prepared):
-    result = prepared[0].command("build", "--onnx", "whole/small-clip-image-fp16.onnx", "--backend", "onnxruntime", "--out", "built")
+def test_a_prepared_graph_is_what_build_takes(folders):
+    result = folders[0].command("build", "--onnx", "whole/small-clip-image-fp16.onnx", "--backend", "onnxruntime", "--out", "built")
 
     assert result.stdout.strip() == "built/small-clip-image-fp16.onnx"
 
@@ -154,8 +154,8 @@ def test_a_report_stores_what_it_saw_with_the_graph_that_it_saw_it_of(reported):
     assert "weights" not in record["provenance"]  # they are the encoder's own
 
 
-def test_a_refilled_graph_is_stored_as_what_it_is(prepared, tmp_path):
-    gate, _, manifest = prepared
+def test_a_refilled_graph_is_stored_as_what_it_is(folders, tmp_path):
+    gate, _, manifest = folders
     quick = (*QUICK[:2], "--batches", "1", *QUICK[4:])
     result = gate.command("gpu-report", "skeleton", "--out", str(tmp_path / "r"), *quick, "--baselines", str(tmp_path / "stored"))
     (path,) = (tmp_path / "stored/cpu-x86_64/small-clip/image/fp16").iterdir()
@@ -186,15 +186,30 @@ def test_two_reports_are_compared_by_their_runs(reported):
     assert any("another ONNX file" in remark for engine in found["engines"] for remark in engine["remarks"])
 
 
+def test_layers_and_the_nodes_that_they_carry_are_in_the_run_and_are_compared(folders, tmp_path):
+    gate = folders[0]
+    quick = ("--backend", "fake", "--batches", "2", "--processes", "1", "--quartets", "1")
+    result = gate.command("gpu-report", "skeleton", "--out", str(tmp_path / "one"), *quick)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    compared = gate.command("compare", str(tmp_path / "one/runs/b2"), str(tmp_path / "other/runs/b2"), "--json")
+    run = json.loads((tmp_path / "one/runs/b2/run.json").read_text())
+    verdicts = {(one["recipe"], one["metric"]): one["status"] for one in run["verdicts"]}
+
+    assert result.code == 0, result.stderr
+    assert (verdicts["linear", "block_gemms_fp8"], verdicts["linear", "check_E7"]) == ("PASS", "NO_BASELINE")
+    assert verdicts["linear", "latency_ratio"] == "INVALID"  # one process proves nothing
+    assert [engine["compared_nodes"] > 20 for engine in json.loads(compared.stdout)["engines"]] == [True, True]
+
+
 def test_accuracy_of_a_run_is_judged_again_without_an_engine(reported):
     result = reported[0].command("judge", "report/runs/b4", "--json")
 
-    assert {one["metric"] for one in json.loads(result.stdout)["gates"]} >= {"finite", "cosine_min", "centred_snr_db"}
+    assert {one["now"]["metric"] for one in json.loads(result.stdout)["gates"]} >= {"finite", "cosine_min", "centred_snr_db"}
 
 
-def test_baselines_are_not_written_where_nobody_looks(prepared, tmp_path, monkeypatch):
-    monkeypatch.setenv("CI", "true")
-    result = prepared[0].command("gpu-report", "skeleton", "--out", str(tmp_path / "r"), *QUICK, "--baselines", str(tmp_path / "stored"))
+def test_baselines_are_not_written_where_nobody_looks(folders, tmp_path):
+    stored = ("--baselines", str(tmp_path / "stored"))
+    result = folders[0].command("gpu-report", "skeleton", "--out", str(tmp_path / "r"), *QUICK, *stored, CI="true")
 
     assert (result.code, result.stdout) == (2, "")
     assert "CI is set" in result.stderr
@@ -202,9 +217,9 @@ def test_baselines_are_not_written_where_nobody_looks(prepared, tmp_path, monkey
 
 
 @pytest.fixture(scope="session")
-def studied(prepared):
+def studied(folders):
     """The folder with a study of three processes, of which the budget allowed the trace and, in a second call, the rest."""
-    gate = prepared[0]
+    gate = folders[0]
     wanted = ("--study", "small-clip/image", "--study-quartets", "1", "--changes", "100", "--trace-seconds", "0.2")
     command = ("gpu-report", "skeleton", "--out", "studied", "--backend", "onnxruntime", "--batches", "1", *wanted)
     first = gate.command(*command, "--study-processes", "1")
@@ -234,8 +249,8 @@ def test_the_noise_of_kept_samples_is_printed_as_tables(studied):
     assert "launches in a row" in result.stdout
 
 
-def test_a_budget_that_is_over_leaves_a_report_that_says_what_is_left(prepared, tmp_path):
-    gate = prepared[0]
+def test_a_budget_that_is_over_leaves_a_report_that_says_what_is_left(folders, tmp_path):
+    gate = folders[0]
     result = gate.command("gpu-report", "skeleton", "--out", str(tmp_path / "report"), *QUICK, "--budget-minutes", "0.000001")
 
     assert result.code == 3, result.stderr

@@ -15,7 +15,7 @@ from harness.pipeline.pacing import Pace, Pacing
 from harness.pipeline.pairing import Measured, Plan
 from harness.records.gate_lines import Margin
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
-from harness.records.spec import Recipe
+from harness.records.spec import BuildOptions, Recipe
 from harness.records.verdict import Status
 from tests.helpers.left_engines import fake_engine
 
@@ -123,6 +123,25 @@ def test_an_engine_that_breaks_its_processes_is_found_by_timing_each_alone(plans
     with pytest.raises(WorkerFailed, match="SIGSEGV"):
         gates.of(IMAGE)
     assert gates.of(TEXT).judgement.status is Status.PASS
+
+
+def test_engines_that_stand_in_are_timed_together_beside_fp16_of_their_batch(plans):
+    class Picky(Maker):
+        def stand_in(self, spec):
+            return StandIn(engine=replace(spec, batch=spec.batch.fixed), note="for tests")
+
+    wanted = [replace(engine, batch=engine.batch.fixed) for engine in (IMAGE, TEXT)]
+    gates = run(maker=Picky())
+    assert [gates.of(engine).judgement.n for engine in wanted] == [4, 4]
+    (plan,) = plans[1:]
+    assert plan.rows == 2
+    assert {arm.spec.batch.is_fixed for pair in plan.arms.values() for arm in pair} == {True}
+
+
+def test_the_command_that_repeats_a_failure_asks_the_builder_the_same(plans):
+    engine = replace(IMAGE, options=BuildOptions(optimization_level=5))
+    plans[0].ratios = {engine.id: 4.0}
+    assert "--batch 1/2/4 --optimization-level 5 --out engines" in run(planned=(engine,)).of(engine).judgement.reason
 
 
 def test_an_engine_that_nobody_planned_is_timed_alone(plans):

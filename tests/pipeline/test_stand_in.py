@@ -61,10 +61,15 @@ def onnx(tmp_path: Path) -> Path:
     return path
 
 
-def _maker(cache: Path, onnx: Path, notes: list[str] | None = None, mode: CacheMode = CacheMode.USE) -> Maker:
+RECIPES = (Recipe.FP16, Recipe.LINEAR)
+
+
+def _maker(
+    cache: Path, onnx: Path, notes: list[str] | None = None, mode: CacheMode = CacheMode.USE, recipes: tuple[Recipe, ...] = RECIPES
+) -> Maker:
     said = [] if notes is None else notes
     cache_of_session = ArtifactCache(cache, mode, session_id=mode)
-    maker = Maker(cache_of_session, lambda words: contextlib.nullcontext(), said.append)
+    maker = Maker(cache_of_session, lambda words: contextlib.nullcontext(), said.append, recipes=recipes)
     for recipe in (Recipe.FP16, Recipe.LINEAR):
         made = OnnxArtifact(encoder=ENCODER, recipe=recipe, origin="sha256:0", path=onnx, sha256=f"{recipe}", nbytes=1, opset=20)
         maker.adopt(made)
@@ -83,16 +88,29 @@ def test_the_engine_of_the_optimum_stands_in_and_says_why(picky: list[EngineSpec
     assert maker.engine(found.engine).spec.batch.is_fixed
 
 
-def test_the_fp16_engine_that_it_is_compared_with_has_the_same_batch_and_says_so(
-    picky: list[EngineSpec], tmp_path: Path, onnx: Path
-) -> None:
+def test_one_engine_decides_for_all_that_it_is_compared_with(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
     maker = _maker(tmp_path, onnx)
-    engine = maker.stand_in(LINEAR).engine
-    twin = replace(engine, recipe=Recipe.FP16)
-    assert "beside" in maker.note_on(twin)
-    assert maker.note_on(engine) == maker.stand_in(LINEAR).note
-    assert maker.note_on(replace(LINEAR, recipe=Recipe.FP16)) == ""
-    assert maker.engine(twin).spec.batch == engine.batch
+    half = replace(LINEAR, recipe=Recipe.FP16)
+    found = maker.stand_in(half)
+    assert found.engine == replace(maker.stand_in(LINEAR).engine, recipe=Recipe.FP16)
+    assert "as is every engine of ViT-B-32/image" in found.note
+    assert maker.note_on(found.engine) == found.note
+    assert picky == [LINEAR]
+
+
+def test_what_was_only_tried_is_no_engine_of_the_run(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
+    maker = _maker(tmp_path, onnx)
+    found = [maker.stand_in(replace(LINEAR, recipe=recipe)).engine for recipe in (Recipe.LINEAR, Recipe.FP16)]
+    for engine in found:
+        maker.engine(engine)
+    assert maker.engines == tuple(found)
+    assert len({engine.id for engine in maker.engines}) == 2
+
+
+def test_where_nothing_quantized_is_compared_fp16_keeps_its_batch(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
+    half = replace(LINEAR, recipe=Recipe.FP16)
+    assert _maker(tmp_path, onnx, recipes=(Recipe.FP16,)).stand_in(half).engine == half
+    assert picky == []
 
 
 def test_a_refused_build_is_not_tried_again_in_the_next_session(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
@@ -104,14 +122,8 @@ def test_a_refused_build_is_not_tried_again_in_the_next_session(picky: list[Engi
     assert picky == [LINEAR, LINEAR]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [replace(LINEAR, recipe=Recipe.FP16), replace(LINEAR, batch=BatchProfile.parse("8/8/8"))],
-    ids=["fp16", "fixed already"],
-)
-def test_an_engine_that_needs_none_is_itself_and_nothing_is_built(
-    spec: EngineSpec, picky: list[EngineSpec], tmp_path: Path, onnx: Path
-) -> None:
+def test_an_engine_of_a_fixed_batch_is_itself_and_nothing_is_built(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
+    spec = replace(LINEAR, batch=BatchProfile.parse("8/8/8"))
     assert _maker(tmp_path, onnx).stand_in(spec).engine == spec
     assert picky == []
 
@@ -124,5 +136,7 @@ def test_a_builder_that_can_builds_what_was_asked_for(picky: list[EngineSpec], t
 
 def test_any_other_failure_is_the_engines_own(picky: list[EngineSpec], tmp_path: Path, onnx: Path) -> None:
     REFUSAL[:] = [BuildFailed("no engine")]
+    maker, half = _maker(tmp_path, onnx), replace(LINEAR, recipe=Recipe.FP16)
+    assert maker.stand_in(half).engine == half
     with pytest.raises(BuildFailed, match="no engine"):
-        _maker(tmp_path, onnx).stand_in(LINEAR)
+        maker.stand_in(LINEAR)

@@ -36,6 +36,11 @@ def test_options_are_named_as_the_command_line_spells_them() -> None:
     assert BuildOptions(optimization_level=0, version_compatible=True).names == ("--optimization-level", "--version-compatible")
 
 
+def test_options_can_be_typed_again() -> None:
+    asked = BuildOptions(workspace_mib=64, timing_cache="/tmp/times", version_compatible=True)
+    assert asked.arguments == ("--workspace-mib", "64", "--timing-cache", "/tmp/times", "--version-compatible")
+
+
 def test_options_that_no_chosen_backend_takes_are_refused() -> None:
     asked = BuildOptions(workspace_mib=1)
     with pytest.raises(UsageError, match="--workspace-mib has no use for onnxruntime; it is for backend tensorrt or tensorrt_rtx"):

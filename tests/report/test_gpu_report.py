@@ -82,5 +82,19 @@ def test_a_check_that_does_not_hold_is_told_once_for_all_batches():
     assert "- ViT-B-32/image `linear`, batch 128, 8: check\\_E4 FAIL: attention is split" in text
 
 
+def test_what_was_never_stored_is_nothing_that_does_not_hold():
+    unknown = Judgement(
+        metric="check_E7", status=Status.NO_BASELINE, observed=3, bound=None, unit="layers", direction=Direction.CEILING, n=9, reason="none"
+    )
+
+    assert "| nothing |" in _text(replace(LINE, graph=(unknown,), layers=9))
+
+
+def test_what_is_left_takes_as_long_as_what_was_seen_says():
+    text = report_markdown(ABOUT, [LINE], plot=None, why_no_plot="nobody drew it", left_s=600.0)
+
+    assert "some 10 minutes of it are left" in text
+
+
 def test_without_times_there_is_no_plot_and_the_reason_is_given():
     assert speedup_svg([LINE]) == (None, "no engine was timed beside FP16 yet")

@@ -22,6 +22,8 @@ class Engine:
     recipe: str = "linear"
     backend: str = "tensorrt_rtx"
     backend_version: str = "1.7.1"
+    batch: str = "8/8/8"
+    notes: tuple[str, ...] = ()
     target: str | None = "SM89"
     weights_bytes: int | None = 89_841_284
     plan_bytes: int | None = None
@@ -142,3 +144,11 @@ def test_a_summary_that_is_too_large_is_cut_at_a_line_and_says_so(limit_bytes: i
 
 def test_ten_thousand_gates_fit_the_page_of_a_ci_step():
     assert len(summary(Run(verdicts=(verdict(Status.PASS, reason="r" * 100),) * 10_000)).encode()) <= LIMIT_BYTES
+
+
+def test_what_to_know_of_an_engine_has_a_section_where_there_is_something():
+    note = "built for batch 8/8/8 in place of 1/8/64"
+    assert f"### What to know of engines\n\n- ViT-B-32/image linear, batch 8/8/8: {note}\n" in summary(
+        Run(engines=(Engine(notes=(note,)),))
+    )
+    assert "What to know" not in summary(Run(engines=(Engine(),)))

@@ -43,6 +43,31 @@ def test_work_that_fails_is_said_to_have_failed():
     assert log.getvalue().splitlines() == ["building ...", "building ... failed after 3 s"]
 
 
+def test_how_far_it_is_is_said_in_a_log_every_half_a_minute():
+    log = io.StringIO()
+
+    with Progress(log, clock=clock(0, 10, 31, 45, 62, 70)).task("building") as say:
+        for percent in (10, 40, 50, 90):
+            say(f"Building Engine {percent} %")
+
+    assert log.getvalue().splitlines() == [
+        "building ...",
+        "building: Building Engine 40 %, 31 s",
+        "building: Building Engine 90 %, 62 s",
+        "building ... 70 s",
+    ]
+
+
+def test_how_far_it_is_is_said_on_the_moving_line_of_a_terminal():
+    terminal = Terminal()
+
+    with Progress(terminal).task("building") as say:
+        say("Tactic [Selection] 25 %")
+        time.sleep(0.3)
+
+    assert "building: Tactic [Selection] 25 %, 0 s" in terminal.getvalue()
+
+
 def test_a_note_is_one_line_whatever_it_holds():
     log = io.StringIO()
 

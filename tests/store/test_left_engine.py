@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UnusableEngine
-from harness.records.spec import Recipe
+from harness.records.spec import BuildOptions, Recipe
 from harness.store.left_engine import read_left_engine
 from tests.helpers.left_engines import BATCH, leave
 
@@ -14,6 +14,11 @@ def test_an_engine_is_read_with_what_its_record_says(tmp_path):
     assert engine.spec.recipe is Recipe.LINEAR
     assert engine.spec.batch == BATCH
     assert engine.path == tmp_path / "engine.onnx"
+
+
+def test_what_its_builder_was_asked_comes_with_it(tmp_path):
+    asked = BuildOptions(optimization_level=5, version_compatible=True)
+    assert read_left_engine(leave(tmp_path, options=asked)).spec.options == asked
 
 
 def _altered(path):

@@ -36,7 +36,7 @@ def noise_of(samples: LatencySamples) -> Noise | None:
         low=math.expm1(effect.lower(judged.alpha)),
         high=math.expm1(effect.upper(judged.beta)),
         process_spread=spread,
-        group_spread=float(np.median([_contrasts(process).std(ddof=1) for process in samples.processes])),
+        group_spread=_group_spread(samples),
         needed=processes_needed(spread, alpha=judged.alpha, delta=judged.delta),
         counted=tuple(_counted(figures, size, judged) for size in SIZES if len(figures) >= size),
         readings_apart=_readings_apart(clocks),
@@ -62,6 +62,12 @@ def _counted(figures: Floats, size: int, judged: LatencyJudgement) -> Counted:
     passed = sum(status == Status.PASS for status in one_stage(effect, alpha=judged.alpha, delta=judged.delta))
     low, high = rate_bounds(slower, runs, confidence=_CONFIDENCE)
     return Counted(size=size, runs=runs, slower=slower, passed=passed, bounds=(low, high))
+
+
+def _group_spread(samples: LatencySamples) -> float | None:
+    """Of the groups within a process; None where every process has only one."""
+    spreads = [float(of_groups.std(ddof=1)) for of_groups in map(_contrasts, samples.processes) if len(of_groups) > 1]
+    return float(np.median(spreads)) if spreads else None
 
 
 def _contrasts(process: ProcessBlocks) -> Floats:

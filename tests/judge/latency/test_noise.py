@@ -15,7 +15,7 @@ HOPPER = Path(__file__).parents[3] / "docs/data/hopper-trt-10.6/latency"
 TURNS = (Arm.BASELINE, Arm.CANDIDATE, Arm.CANDIDATE, Arm.BASELINE)
 
 
-def _samples(slower, processes=10, spread=0.001):
+def _samples(slower, processes=10, spread=0.001, quartets=4):
     rng = random.Random(1)
 
     def block(arm, process):
@@ -24,7 +24,7 @@ def _samples(slower, processes=10, spread=0.001):
 
     def process():
         apart = rng.gauss(0, spread)
-        return ProcessBlocks(blocks=tuple(block(arm, apart) for _ in range(4) for arm in TURNS))
+        return ProcessBlocks(blocks=tuple(block(arm, apart) for _ in range(quartets) for arm in TURNS))
 
     return LatencySamples(processes=tuple(process() for _ in range(processes)))
 
@@ -48,6 +48,10 @@ def test_without_a_change_nothing_is_called_slower_and_the_bound_says_how_little
 def test_samples_that_prove_nothing_have_no_noise():
     assert noise_of(_samples(0.0, processes=2)) is None
     assert noise_of(LatencySamples(processes=())) is None
+
+
+def test_one_group_a_process_has_no_spread_within_it():
+    assert noise_of(_samples(0.0, quartets=1)).group_spread is None
 
 
 def test_clocks_that_never_moved_go_with_nothing():

@@ -1,0 +1,31 @@
+"""Whether a GPU's clocks are locked while it is timed, and who may say so."""
+
+import pytest
+
+from harness.measure.gpu_state import Gpu
+from harness.pipeline.guarding import LEAVE_CLOCKS, GpuGuard
+from tests.helpers.fake_nvml import UUID, FakeNvml
+
+
+def locked_to(nvml: FakeNvml) -> tuple[int | None, str]:
+    """The clock that is held while a guard watches, and its words on it."""
+    with Gpu(nvml, UUID) as gpu:
+        guard = GpuGuard(gpu, ours=1, lock=True)
+        return nvml.locked, guard.words()["clocks"]
+
+
+def test_clocks_are_locked_where_that_is_permitted_and_given_back(monkeypatch):
+    monkeypatch.delenv(LEAVE_CLOCKS, raising=False)
+    nvml = FakeNvml()
+    assert locked_to(nvml) == (1584, "locked to 1584 MHz")
+    assert nvml.locked is None
+
+
+@pytest.mark.parametrize(("word", "is_left"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_whoever_lends_the_gpu_can_have_its_clocks_left_alone(monkeypatch, word, is_left):
+    monkeypatch.setenv(LEAVE_CLOCKS, word)
+    nvml = FakeNvml()
+    mhz, words = locked_to(nvml)
+    assert (mhz is None) == is_left
+    assert ("nvmlDeviceSetGpuLockedClocks" not in nvml.calls) == is_left
+    assert words == ("unlocked: ENGINEGATE_LEAVE_CLOCKS is set" if is_left else "locked to 1584 MHz")
