@@ -27,7 +27,8 @@ from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again,
 from harness.measure.machine import machine_class, this_machine
 from harness.pipeline.comparing import policy_of
 from harness.pipeline.making import Maker
-from harness.pipeline.pacing import Pace, Pacing
+from harness.pipeline.pacing import Pace, Pacing, Timed
+from harness.records.gate_lines import LATENCY_RATIO, Margin
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.store.cache import ArtifactCache, default_cache_dir
 
@@ -40,17 +41,17 @@ _BUSY = "x = 1.0\nwhile True:\n    x = x * 1.0000001 % 7\n"
 
 def main() -> None:
     options = _options()
-    line = policy_of(Path("gate.toml")).margin_line("latency_ratio", ENGINES[0], machine_class(None))
+    line = policy_of(Path("gate.toml")).margin_line(LATENCY_RATIO, ENGINES[0], machine_class(None))
     line = replace(line, processes=options.processes or line.processes, quartets=options.quartets or line.quartets)
     maker = Maker(ArtifactCache(default_cache_dir()), lambda text: contextlib.nullcontext())
     seen: list[dict[str, RatioSeen]] = []
     seconds: list[float] = []
     with _neighbours(options.busy):
         for number in range(options.sessions):
-            pace = Pace(line=line, gate=RatioGate(approved=None, delta=line.size, session_spread=line.session_spread))
-            pacing = Pacing(maker, ENGINES, lambda engine, pace=pace: pace, is_approving=False)
+            gates = [Timed(metric=LATENCY_RATIO, engine=engine) for engine in ENGINES]
+            pacing = Pacing(maker, gates, lambda gate: _pace(maker, gate.engine, line), is_approving=False)
             started = time.monotonic()
-            seen.append({engine.id: ratio_seen(pacing.of(engine).samples[0]) for engine in ENGINES})
+            seen.append({gate.id: ratio_seen(pacing.of(gate).samples[0]) for gate in gates})
             seconds.append(time.monotonic() - started)
             print(f"session {number + 1} of {options.sessions}: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
     print(
@@ -62,6 +63,11 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for engine in ENGINES:
         print(_row(engine.id, [session[engine.id] for session in seen], line.size, line.session_spread))
+
+
+def _pace(maker: Maker, engine: EngineSpec, line: Margin) -> Pace:
+    gate = RatioGate(approved=None, delta=line.size, session_spread=line.session_spread)
+    return Pace(line=line, gate=gate, pair=(maker.engine(replace(engine, recipe=Recipe.FP16)), maker.engine(engine)))
 
 
 def _row(name: str, sessions: list[RatioSeen], delta: float, spread: float) -> str:

@@ -44,6 +44,7 @@ class Capability(StrEnum):
     BUILD_OPTIONS = "build_options"  # its builder can be asked more than the graph, such as a workspace
     TIMES_KERNELS = "times_kernels"  # its builder chooses kernels by timing them, so that a timing cache spares it some
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
+    LAUNCHES_AT_ONCE = "launches_at_once"  # several threads may use one session, each with feeds of its own
     LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
 
 

@@ -125,6 +125,18 @@ class OutsideProfile(UsageError):
     code = "outside_profile"
 
 
+class UnusablePending(UsageError):
+    """A pending record that is no such document, that somebody rejected, or that was made on another machine than this one."""
+
+    code = "unusable_pending"
+
+
+class UnknownBaseline(UsageError):
+    """A latency baseline, named by the caller, that does not exist."""
+
+    code = "unknown_baseline"
+
+
 class WritesRefused(UsageError):
     """Writing baselines in CI, where nobody looks at what is approved."""
 
@@ -183,6 +195,24 @@ class UnreadableBaseline(StoreFailed):
     """A baseline that is no JSON, has merge-conflict markers, or has a newer schema."""
 
     code = "unreadable_baseline"
+
+
+class UnreachableBlobs(StoreFailed):
+    """A blob store that is not there, or that this user cannot read or write."""
+
+    code = "unreachable_blobs"
+
+
+class MissingBlob(StoreFailed):
+    """An engine that a record names and the blob store does not have."""
+
+    code = "missing_blob"
+
+
+class AlteredBlob(StoreFailed):
+    """A blob whose content has another digest than its name."""
+
+    code = "altered_blob"
 
 
 class UnreadableLayerTable(Broken):

@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
     """The embedded default: its engine is the ONNX file."""
 
     name = "onnxruntime"
-    capabilities = frozenset({Capability.FP8, Capability.ENGINE_IS_ONNX, Capability.LAYER_TIMES})
+    capabilities = frozenset({Capability.FP8, Capability.ENGINE_IS_ONNX, Capability.LAUNCHES_AT_ONCE, Capability.LAYER_TIMES})
 
     @property
     def version(self) -> str:
@@ -194,7 +194,7 @@ class OnnxRuntimeSession:
 
 
 def intra_op_threads() -> int:
-    """Threads a session computes with.
+    """Threads a session computes with, where nobody says how many.
 
     ONNX Runtime's own default counts the machine's physical cores, also when this process may use fewer of them, and so
     makes the same runner slower or faster with its neighbours. This counts the CPUs that this process may use.

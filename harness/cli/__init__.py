@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from harness.cli.baselines import add_baseline
 from harness.cli.benching import add_bench
 from harness.cli.commands import add_command, use_named_gpu
 from harness.cli.engines import add_build, add_layers
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add_judge(commands)
     add_judge_latency(commands)
     add_bench(commands)
+    add_baseline(commands)
     add_explain(commands)
     add_prepare(commands)
     add_gpu_report(commands)

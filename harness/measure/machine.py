@@ -46,6 +46,11 @@ def this_machine() -> Machine:
     )
 
 
+def usable_cpus() -> int:
+    """Processors that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def architecture() -> str:
     """`x86_64` or `aarch64`, whatever this system calls it; other architectures by their own name."""
     machine = platform.machine().lower()

@@ -13,11 +13,13 @@ from harness.records.bench import BenchRecord
 from harness.records.latency import Arm
 from harness.records.timing import TimingProtocol
 from harness.report.latency import bench_text
+from harness.store.blobs import BlobStore
 from harness.store.codec import to_json
 from harness.store.latency_samples import write_latency_samples
 from harness.store.left_engine import read_left_engine
 
 _GATE = "engine"
+_DIGEST = "sha256:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,8 @@ class Bench:
     """What `enginegate bench` was asked.
 
     Attributes:
-        engines: one file or two; one is timed beside itself.
+        engines: one file or two; one is timed beside itself. `sha256:HEX` is an engine of the blob store, of the other one's kind.
+        blobs: that store; None where nobody names one.
         pythons: interpreters of the two arms; empty is this one, one is for both.
         rows: batch; None is the first engine's optimum.
         alpha, delta, against: see `judge_samples`.
@@ -33,7 +36,7 @@ class Bench:
         command: to repeat it, for people.
     """
 
-    engines: tuple[Path, ...]
+    engines: tuple[str, ...]
     protocol: TimingProtocol
     processes: int
     pythons: tuple[Path, ...] = ()
@@ -46,6 +49,7 @@ class Bench:
     answer_s: float
     save: Path | None = None
     command: str = ""
+    blobs: BlobStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def bench(asked: Bench) -> Benched:
     """
     if asked.save is not None and asked.save.is_dir():
         raise UsageError(f"--save names {asked.save}, which is a folder; expected a file for the samples")
-    pair = _pair(asked.engines)
+    pair = _pair(asked.engines, asked.blobs)
     plan = Plan(
         arms={_GATE: pair},
         protocol=asked.protocol,
@@ -99,15 +103,27 @@ def bench(asked: Bench) -> Benched:
     return Benched(record)
 
 
-def _pair(files: tuple[Path, ...]) -> tuple[EngineArtifact, EngineArtifact]:
-    engines = [read_left_engine(path) for path in files]
-    baseline, candidate = engines[0], engines[-1]
+def _pair(files: tuple[str, ...], blobs: BlobStore | None) -> tuple[EngineArtifact, EngineArtifact]:
+    left = {name: read_left_engine(Path(name)) for name in files if not name.startswith(_DIGEST)}
+    if not left:
+        raise UsageError(f"{files[0]} names no more than a digest; expected an engine file beside it, whose record says what both are")
+    like = next(iter(left.values()))
+    baseline, candidate = (left.get(name) or _stored(name, like, blobs) for name in (files[0], files[-1]))
     if baseline.spec.encoder.name != candidate.spec.encoder.name:
         raise UnusableEngine(
             f"{files[0]} is an engine of {baseline.spec.encoder.name}, {files[-1]} of {candidate.spec.encoder.name}; "
             "expected two engines of one encoder"
         )
     return baseline, candidate
+
+
+def _stored(name: str, like: EngineArtifact, blobs: BlobStore | None) -> EngineArtifact:
+    """An engine of the blob store, which keeps no record of its kind."""
+    if blobs is None:
+        raise UsageError(f"{name} lies in a blob store, and none is named; name one with --blobs or ENGINEGATE_BLOBS")
+    sha256 = name.removeprefix(_DIGEST)
+    path = blobs.fetch(sha256)
+    return replace(like, path=path.absolute(), sha256=sha256, plan_bytes=path.stat().st_size)
 
 
 def _rows(asked: int | None, pair: tuple[EngineArtifact, EngineArtifact]) -> int:

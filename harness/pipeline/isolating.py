@@ -83,14 +83,18 @@ def built_apart(
 
 @contextmanager
 def opened(engine: EngineArtifact) -> Generator[Session]:
-    """A session of the engine, in a worker where its backend can poison the process that it runs in.
+    """A session of the engine for its rows, in a worker where its backend can poison the process that it runs in.
+
+    Where batches can run side by side each has one thread: little of a CPU's FP8 runs on several. Rows then depend neither on the number
+    of processors, by which products are cut and so rounded, nor on who launches them.
 
     Raises:
         WorkerFailed: the worker died, hung or babbled, now or in any later call: this engine is lost, and no other.
     """
     backend = backend_of(engine.spec.backend)
     if Capability.NEEDS_ISOLATION not in backend.capabilities:
-        with backend.open(engine) as session:
+        threads = 1 if Capability.LAUNCHES_AT_ONCE in backend.capabilities else None
+        with backend.open(engine, threads=threads) as session:
             yield session
         return
     from harness.workers.sessions import WorkerSession

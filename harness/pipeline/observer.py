@@ -1,32 +1,30 @@
 """What a suite looks through: observations of engines, the bounds that apply, and the baselines they are compared with.
 
-It stands on the pipeline, keeps what was seen in the run directory, and is the only place where a run may write a baseline.
+It stands on the pipeline and keeps what was seen in the run directory. What becomes of a judgement is `settling`'s, what is written
+`approving`'s.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.latency.samples import ALPHA
-from harness.judge.latency.stored_ratio import RatioGate
-from harness.judge.waivers import waived
+from harness.pipeline.approving import Approvals
 from harness.pipeline.keeping import Keeper
-from harness.pipeline.pacing import Pace, Paced, Pacing
+from harness.pipeline.latencies import Latencies
+from harness.pipeline.pacing import Paced, Timed
 from harness.pipeline.running import Runner
-from harness.records.baseline import Baseline, BaselineKey, BaselineMode
-from harness.records.gate_lines import BOUNDED
+from harness.pipeline.settling import Settling, Subject
+from harness.pipeline.stored_engines import StoredEngines
+from harness.records.baseline import BaselineMode
 from harness.records.observations import EncoderInputs
-from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe
-from harness.records.verdict import Judgement, Severity, Status
-from harness.store.baselines import BaselineStore, Exercised
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
+from harness.store.baselines import BaselineStore
 
 if TYPE_CHECKING:
     from harness.judge.accuracy.evidence import AccuracyEvidence
@@ -39,17 +37,9 @@ if TYPE_CHECKING:
     from harness.records.observations import Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
     from harness.records.run import EngineRow
+    from harness.store.blobs import BlobStore
+    from harness.store.latency_baselines import LatencyBaselines
     from harness.store.run_directory import RunDirectory
-
-# What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
-STORED_METRICS = frozenset(
-    {"activation_bytes", "centred_snr_db", "check_E7", "host_bytes", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
-)
-
-# Where a baseline's provenance has the make of processor that a figure was seen on.
-_SEEN_ON = {"host_bytes": "weighed_on", "latency_ratio": "processor"}
-
-Subject = EngineSpec | PreparedSpec
 
 
 class Observer:
@@ -58,8 +48,13 @@ class Observer:
     Args:
         folder: where samples, embeddings, layer tables and vendor logs are kept.
         mode: whether baselines are compared with, created or updated.
-        timed: every quantized engine whose latency this run gates: they are timed together, and share one chance of a false alarm.
+        latency_records, blobs: engines that were approved; `blobs` is None where nobody named a place for them.
+        timed: every latency gate of this run: they are timed together, and share one chance of a false alarm.
         processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
+
+    Attributes:
+        approvals: what is approved, and what this run adds.
+        settling: makes of a judgement what counts.
     """
 
     def __init__(
@@ -70,25 +65,20 @@ class Observer:
         baselines: BaselineStore,
         mode: BaselineMode,
         *,
-        timed: Sequence[EngineSpec] = (),
+        latency_records: LatencyBaselines,
+        blobs: BlobStore | None = None,
+        timed: Sequence[Timed] = (),
         processes: int = 1,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = Keeper(pipeline, folder)
         self._policy = policy
-        self._baselines = baselines
-        self._mode = mode
-        self._pacing = Pacing(
-            pipeline.maker,
-            timed,
-            self._pace,
-            alpha=ALPHA / processes,
-            is_approving=mode in (BaselineMode.CREATE, BaselineMode.UPDATE),
-        )
-        self._used: set[BaselineKey] = set()
+        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.beside_fp16(engine).logs)
+        self.settling = Settling(pipeline, policy, self.approvals, self._keeper)
+        stored = StoredEngines(pipeline, latency_records, blobs)
+        self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes)
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
-        self._where_lost: dict[EngineSpec, str] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -215,20 +205,16 @@ class Observer:
 
         Samples are kept in the run directory, for `enginegate judge-latency`.
         """
-        paced = self._pacing.of(engine)
-        for stage, samples in zip(("latency", "latency-again"), paced.samples, strict=False):
-            self._keeper.keep_latency(f"{engine.id}-{stage}", samples)
-        return paced
+        return self._kept(f"{engine.id}-latency", self._latencies.beside_fp16(engine))
 
-    def _pace(self, engine: EngineSpec) -> Pace:
-        line = self._policy.margin_line("latency_ratio", engine, self._pipeline.baseline_key(engine).machine_class)
-        gate = RatioGate(
-            approved=self.approved("latency_ratio", engine),
-            delta=line.size,
-            session_spread=line.session_spread,
-            is_same_processor=self.is_approved_processor("latency_ratio", engine),
-        )
-        return Pace(line=line, gate=gate)
+    def latency_beside_approved(self, engine: EngineSpec) -> Paced:
+        """The engine beside the one that was approved, likewise. Where none is, it is timed beside itself and a pending record is left."""
+        return self._kept(f"{engine.id}-latency-beside-approved", self._latencies.beside_approved(engine))
+
+    def _kept(self, name: str, paced: Paced) -> Paced:
+        for stage, samples in zip((name, f"{name}-again"), paced.samples, strict=False):
+            self._keeper.keep_latency(stage, samples)
+        return paced
 
     def fp16_of(self, engine: EngineSpec) -> EngineSpec:
         """The same encoder on the same backend without quantization."""
@@ -250,177 +236,18 @@ class Observer:
 
     def approved(self, metric: str, engine: EngineSpec) -> float | None:
         """The baseline's figure for `metric`; None where there is none, or where it was seen on other inputs."""
-        baseline = self._baseline(engine)
-        if baseline is None:
-            return None
-        if metric == "centred_snr_db" and baseline.provenance.get("inputs") != self._pipeline.reference(engine.encoder).inputs_digest:
-            return None
-        return baseline.figures.get(metric)
+        return self.approvals.figure(metric, engine)
 
     def is_approved_graph(self, engine: EngineSpec) -> bool:
         """Whether the engine was built from the very ONNX file that the baseline's was."""
-        baseline = self._baseline(engine)
-        return baseline is not None and baseline.onnx_sha256 == self._onnx_sha256(engine)
+        return self.approvals.is_same_graph(engine)
 
     def is_approved_processor(self, metric: str, engine: EngineSpec) -> bool:
         """Whether the baseline's latency or host memory was seen on this make of processor."""
-        from harness.measure.machine import this_machine
-
-        baseline = self._baseline(engine)
-        return baseline is not None and baseline.provenance.get(_SEEN_ON[metric]) == this_machine().cpu_model
-
-    def _baseline(self, engine: EngineSpec) -> Baseline | None:
-        self._used.add(self._pipeline.baseline_key(engine))
-        return self._baselines.find(self._pipeline.baseline_key(engine))
-
-    def _onnx_sha256(self, engine: EngineSpec) -> str:
-        return self._pipeline.maker.onnx(engine.encoder, engine.recipe).sha256
-
-    # -- baselines ---------------------------------------------------------------------------------------------------------
-
-    def settle(self, judgement: Judgement, subject: Subject) -> Judgement:
-        """The judgement as it counts.
-
-        The run that approves a figure does not fail over the one it replaces, what somebody answers for until a day is waived until then,
-        and a recipe that is only reported on fails nothing.
-        """
-        settled = self._waived(self._against_baseline(judgement, subject), subject)
-        if self.promise(subject).severity is Severity.REPORT and settled.status is not Status.INVALID:
-            return replace(settled, severity=Severity.REPORT)
-        return settled
-
-    def _waived(self, judgement: Judgement, subject: Subject) -> Judgement:
-        if not isinstance(subject, EngineSpec):
-            return judgement
-        return waived(judgement, self._policy.waiver(judgement.metric, subject), today=datetime.now(UTC).date())
-
-    def located(self, judgement: Judgement, subject: Subject) -> Judgement:
-        """A failed judgement of accuracy, whose reason also says where the accuracy is lost; any other as it is.
-
-        An engine is looked at once, however many of its gates fail, and the whole sentence is said of the first. What breaks on the
-        way is said in place of an answer, and changes no status.
-        """
-        from harness.judge.accuracy.all_metrics import METRICS
-
-        if judgement.status is not Status.FAIL or judgement.severity is Severity.REPORT or not isinstance(subject, EngineSpec):
-            return judgement
-        if judgement.metric not in METRICS:  # a property of calls and batches, or a suite's own metric, is lost in no block
-            return judgement
-        words = self._where_lost.get(subject)
-        if words is None:
-            words, self._where_lost[subject] = self._words_on_where(subject)
-        return replace(judgement, reason="; ".join(filter(None, (judgement.reason, words))))
-
-    def _words_on_where(self, engine: EngineSpec) -> tuple[str, str]:
-        """A sentence for the engine's first gate that failed, and a few words for the others."""
-        from harness.judge.localisation import in_brief
-
-        try:
-            found = self._pipeline.localisation(engine)
-            self._keeper.keep_localisation(found)
-        except Exception as error:  # noqa: BLE001 (a gate that failed has failed, and its reason must reach the reader)
-            return f"where it is lost could not be found: {str(error) or type(error).__name__}", "where it is lost could not be found"
-        return found.sentence, in_brief(found)
-
-    def _against_baseline(self, judgement: Judgement, subject: Subject) -> Judgement:
-        if not isinstance(subject, EngineSpec) or judgement.metric not in STORED_METRICS:
-            return judgement
-        if self._may_write(judgement, subject):
-            before = self._baseline(subject)
-            self._write(judgement, subject)
-            reason = "baseline_created" if before is None or judgement.metric not in before.figures else "baseline_updated"
-            return replace(judgement, status=Status.PASS, reason=reason)
-        if judgement.status is Status.NO_BASELINE:
-            return replace(judgement, reason=judgement.reason + self._words_on_nearest(subject))
-        return judgement
-
-    def trim(self, *, every_encoder: bool, every_recipe: bool) -> list[BaselineKey]:
-        """Remove baselines of this run's backends that nothing in it asked for, and say which.
-
-        Args:
-            every_encoder, every_recipe: whether the run was narrowed to none of them by option.
-        """
-        used = self._used
-        return self._baselines.trim(
-            used,
-            [
-                Exercised(
-                    machine_class=key.machine_class,
-                    backend=key.backend,
-                    backend_version=key.backend_version,
-                    encoders=None if every_encoder else frozenset(f"{one.arch}/{one.tower}" for one in used),
-                    recipes=None if every_recipe else frozenset(one.recipe for one in used),
-                    weights=frozenset(one.weights for one in used),
-                    batches=frozenset(one.batch for one in used),
-                    options=frozenset(one.options for one in used),
-                )
-                for key in used
-            ],
-        )
-
-    def _may_write(self, judgement: Judgement, engine: EngineSpec) -> bool:
-        """Whether this run approves the figure. Creating adds what is missing; it replaces nothing, and mixes no two graphs."""
-        if judgement.observed is None or self._mode not in (BaselineMode.CREATE, BaselineMode.UPDATE):
-            return False
-        if judgement.metric in BOUNDED and judgement.observed < self.limit(judgement.metric, engine):
-            return False  # approving a figure does not lift the absolute bound that it misses
-        before = self._baseline(engine)
-        if before is None or self._mode is BaselineMode.UPDATE:
-            return True
-        return judgement.metric not in before.figures and before.onnx_sha256 == self._onnx_sha256(engine)
-
-    def _words_on_nearest(self, engine: EngineSpec) -> str:
-        near = self._baselines.nearest(self._pipeline.baseline_key(engine))[:2]
-        shown = ", ".join(f"{key.backend} {key.backend_version} with weights {key.weights} and batch {key.batch}" for key in near)
-        return f" (there is one for {shown})" if near else ""
-
-    def _write(self, judgement: Judgement, engine: EngineSpec) -> None:
-        key, onnx_sha256 = self._pipeline.baseline_key(engine), self._onnx_sha256(engine)
-        samples = {"process_ratios": self._process_ratios(engine)} if judgement.metric == "latency_ratio" else {}
-
-        def changed(before: Baseline | None) -> Baseline:
-            kept = before if before is not None and before.onnx_sha256 == onnx_sha256 else None
-            return Baseline(
-                key=key,
-                figures=_plain_numbers({**(kept.figures if kept else {}), judgement.metric: self._stored_figure(judgement)}),
-                onnx_sha256=onnx_sha256,
-                samples={**(kept.samples if kept else {}), **samples},
-                provenance={**(kept.provenance if kept else {}), **self._provenance(judgement.metric, engine)},
-            )
-
-        self._baselines.change(key, changed)
-
-    def _stored_figure(self, judgement: Judgement) -> float:
-        assert judgement.observed is not None  # for the type checker: `settle` looked
-        return round(judgement.observed, 4)
-
-    def _process_ratios(self, engine: EngineSpec) -> tuple[float, ...]:
-        return tuple(round(math.exp(log), 4) for log in self._pacing.of(engine).logs)
-
-    def _provenance(self, metric: str, engine: EngineSpec) -> dict[str, str]:
-        from harness.measure.machine import this_machine
-
-        machine = this_machine()
-        facts = {
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "system": f"{machine.system} {machine.architecture}, Python {machine.python}",
-            "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
-        }
-        if metric == "latency_ratio":  # of this figure alone: another metric's update says nothing about where it was timed
-            facts |= {_SEEN_ON[metric]: machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
-        if metric == "host_bytes":
-            facts[_SEEN_ON[metric]] = machine.cpu_model
-        if metric == "centred_snr_db":
-            facts["inputs"] = self._pipeline.reference(engine.encoder).inputs_digest
-        return facts
+        return self.approvals.is_same_processor(metric, engine)
 
     # -- the run directory -------------------------------------------------------------------------------------------------
 
     def engine_rows(self) -> tuple[EngineRow, ...]:
         """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
         return self._keeper.engine_rows()
-
-
-def _plain_numbers(figures: Mapping[str, float]) -> dict[str, float]:
-    """Whole numbers without a decimal point, as a person would write bytes."""
-    return {name: int(figure) if float(figure).is_integer() else figure for name, figure in figures.items()}

@@ -1,20 +1,26 @@
-"""Times every quantized engine of a run beside its FP16 twin, all in the same fresh processes, and judges them together."""
+"""Times all latency gates of a run in the same fresh processes, and judges them together.
+
+An engine is timed beside its FP16 twin, or beside the engine that was approved before it.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA
-from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again, ratio_judgements, ratio_seen
+from harness.judge.latency.stored_ratio import RatioGate, asks_again, in_ms, ratio_judgements, ratio_seen
 from harness.pipeline.pairing import Pair, Plan, measure
 from harness.pipeline.slower import with_slower_layers
+from harness.records.artifacts import EngineArtifact
+from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
-from harness.records.spec import EngineSpec, Recipe
+from harness.records.spec import EngineSpec
 from harness.records.timing import TimingProtocol
 from harness.records.verdict import Judgement, Status
 
@@ -28,40 +34,68 @@ TIMING_THREADS = 1
 APPROVING_TIMES = 3
 # Loading and first launches cost a process more than its blocks: five percent is as alike as two windows of one block get on a shared CPU.
 _WARM_WINDOWS, _WARM_TOLERANCE = 6, 0.05
+_OUT = "engines"  # where the commands that are shown leave what they build
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One latency gate: an engine, and by which metric it is judged."""
+
+    metric: str
+    engine: EngineSpec
+
+    @property
+    def id(self) -> str:
+        """Unique within a run."""
+        return self.engine.id if self.metric == LATENCY_RATIO else f"{self.engine.id}-{self.metric}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How one gate is timed, and what its ratio is held to.
+
+    Attributes:
+        pair: the engine that it is timed beside, and the engine itself.
+        with_itself: whether the engine is also timed beside itself, since a record of it is wanted.
+    """
+
+    line: Margin
+    gate: RatioGate
+    pair: Pair
+    with_itself: bool = False
+
+    @property
+    def is_beside_itself(self) -> bool:
+        """Whether there is nothing else to time it beside."""
+        return self.pair[0] is self.pair[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced:
-    """One engine beside its FP16 twin.
+    """One gate, timed and judged.
 
     Attributes:
         judgement: of its ratio.
-        timings: every launch of the FP16 engine, and of this one.
+        timings: every launch of the engine that it was timed beside, and of its own.
         logs: log ratios, one a process of the first stage.
         samples: of each stage, for whoever judges them again.
+        itself: the engine beside itself, where that was asked for.
     """
 
     judgement: Judgement
     timings: tuple[TimingSamples, TimingSamples]
     logs: tuple[float, ...]
     samples: tuple[LatencySamples, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How one engine is timed and what its ratio is held to."""
-
-    line: Margin
-    gate: RatioGate
+    itself: LatencySamples | None = None
 
 
 class Pacing:
     """The latency gates of one run; each backend's are measured at once, when the first of them is asked for.
 
     Args:
-        maker: makes the engines.
-        planned: every quantized engine whose latency this run gates.
-        pace: what one of them is held to.
+        maker: says what is being done.
+        planned: every latency gate of this run.
+        pace: how one of them is timed. What it raises is that gate's.
         alpha: chance of any FAIL among the planned where nothing changed.
         is_approving: whether figures are measured to be stored.
     """
@@ -69,8 +103,8 @@ class Pacing:
     def __init__(
         self,
         maker: Maker,
-        planned: Sequence[EngineSpec],
-        pace: Callable[[EngineSpec], Pace],
+        planned: Sequence[Timed],
+        pace: Callable[[Timed], Pace],
         *,
         alpha: float = ALPHA,
         is_approving: bool,
@@ -80,70 +114,72 @@ class Pacing:
         self._pace = pace
         self._alpha = alpha
         self._is_approving = is_approving
-        self._paced: dict[EngineSpec, Paced | EnginegateError] = {}
+        self._paced: dict[Timed, Paced | EnginegateError] = {}
 
-    def of(self, engine: EngineSpec) -> Paced:
-        """The engine's place in the run.
+    def of(self, gate: Timed) -> Paced:
+        """The gate's place in the run.
 
         Raises:
-            EnginegateError: an engine was not built or loaded, or a worker died, hung or babbled.
+            EnginegateError: an engine was not built, found or loaded, or a worker died, hung or babbled.
         """
-        if engine not in self._paced:
+        if gate not in self._paced:
             self._planned = tuple(dict.fromkeys(map(self._stand_in, self._planned)))
-            planned = self._planned if engine in self._planned else (*self._planned, engine)
-            together = [one for one in planned if one.backend == engine.backend and one.batch == engine.batch]
+            planned = self._planned if gate in self._planned else (*self._planned, gate)
+            together = [one for one in planned if one.engine.backend == gate.engine.backend and one.engine.batch == gate.engine.batch]
             self._measure(together, alpha=self._alpha * len(together) / len(planned))
-        found = self._paced[engine]
+        found = self._paced[gate]
         if isinstance(found, EnginegateError):
             raise found
         return found
 
-    def _stand_in(self, engine: EngineSpec) -> EngineSpec:
-        """What is built in its place; itself where that cannot be told, and why is told when it is measured."""
+    def _stand_in(self, gate: Timed) -> Timed:
+        """What is built in its engine's place; itself where that cannot be told, and why is told when it is measured."""
         try:
-            return self._maker.stand_in(engine).engine
+            return replace(gate, engine=self._maker.stand_in(gate.engine).engine)
         except EnginegateError:
-            return engine
+            return gate
 
-    def _measure(self, engines: Sequence[EngineSpec], *, alpha: float) -> None:
+    def _measure(self, gates: Sequence[Timed], *, alpha: float) -> None:
         """Time what can be built. What breaks the processes of all is looked for by timing each alone."""
-        pairs: dict[EngineSpec, Pair] = {}
-        for engine in engines:
+        paces: dict[Timed, Pace] = {}
+        for gate in gates:
             try:
-                pairs[engine] = (self._maker.engine(replace(engine, recipe=Recipe.FP16)), self._maker.engine(engine))
+                paces[gate] = self._pace(gate)
             except EnginegateError as error:
-                self._paced[engine] = error
+                self._paced[gate] = error
         try:
-            self._paced |= self._judged(pairs, alpha=alpha) if pairs else {}
+            self._paced |= self._judged(paces, alpha=alpha) if paces else {}
         except EnginegateError as error:
-            if len(engines) == 1:
-                self._paced[engines[0]] = error
+            if len(gates) == 1:
+                self._paced[gates[0]] = error
                 return
-            for engine in pairs:
-                self._measure([engine], alpha=alpha / len(engines))
+            for gate in paces:
+                self._measure([gate], alpha=alpha / len(gates))
 
-    def _judged(self, pairs: Mapping[EngineSpec, Pair], *, alpha: float) -> dict[EngineSpec, Paced]:
-        paces = {engine: self._pace(engine) for engine in pairs}
-        gates = {engine.id: paces[engine].gate for engine in pairs}
-        by_id = {engine.id: engine for engine in pairs}
-        plan = self._plan(pairs, [pace.line for pace in paces.values()])
-        words = f"timing {len(pairs)} engines beside FP16, {plan.processes} fresh processes each"
+    def _judged(self, paces: Mapping[Timed, Pace], *, alpha: float) -> dict[Timed, Paced]:
+        held = {gate.id: pace.gate for gate, pace in paces.items()}
+        plan = self._plan(paces)
+        words = f"timing {len(plan.arms)} pairs of engines, {plan.processes} fresh processes each"
         with self._maker.working(words):
             first = measure(plan).samples
-        seen = {name: ratio_seen(samples) for name, samples in first.items()}
+        seen = {name: ratio_seen(first[name]) for name in held}
         second: dict[str, LatencySamples] = {}
-        if again := asks_again(gates, seen, alpha=alpha):
+        if again := asks_again(held, seen, alpha=alpha):
             narrowed = replace(plan, arms={name: plan.arms[name] for name in again}, first_process=plan.processes)
             with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
-        judged = ratio_judgements(gates, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
-        judged = {name: self._explained(judged[name], pairs[by_id[name]], plan) for name in gates}
-        return {
-            by_id[name]: _paced(
-                by_id[name], _with_command(judged[name], by_id[name], gates[name], plan), seen[name], first[name], second.get(name)
+        judged = ratio_judgements(held, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
+        paced: dict[Timed, Paced] = {}
+        for gate, pace in paces.items():
+            stages = (first[gate.id], *([second[gate.id]] if gate.id in second else []))
+            paced[gate] = Paced(
+                judgement=_in_words(self._explained(judged[gate.id], pace.pair, plan), gate, pace, stages, plan),
+                timings=_timings(pace.pair, stages, plan),
+                logs=tuple(float(log) for log in seen[gate.id].logs),
+                samples=stages,
+                itself=first[gate.id] if pace.is_beside_itself else first.get(_itself(gate)),
             )
-            for name in gates
-        }
+        return paced
 
     def _explained(self, judgement: Judgement, pair: Pair, plan: Plan) -> Judgement:
         if judgement.status is not Status.FAIL or self._is_approving:
@@ -151,51 +187,76 @@ class Pacing:
         with self._maker.working(f"looking for what got slower in {pair[1].spec.id}"):
             return with_slower_layers(judgement, pair, rows=plan.rows, threads=plan.threads)
 
-    def _plan(self, pairs: Mapping[EngineSpec, Pair], lines: Sequence[Margin]) -> Plan:
-        processes = max(line.processes for line in lines) * (APPROVING_TIMES if self._is_approving else 1)
-        quartets = max(line.quartets for line in lines)
+    def _plan(self, paces: Mapping[Timed, Pace]) -> Plan:
+        lines = [pace.line for pace in paces.values()]
+        is_storing = self._is_approving and any(gate.metric == LATENCY_RATIO for gate in paces)  # which stores a number
+        arms = {gate.id: pace.pair for gate, pace in paces.items()}
+        arms |= {_itself(gate): (pace.pair[1], pace.pair[1]) for gate, pace in paces.items() if pace.with_itself}
         return Plan(
-            arms={engine.id: pair for engine, pair in pairs.items()},
-            protocol=TimingProtocol(quartets=quartets, warm_windows=_WARM_WINDOWS, warm_tolerance=_WARM_TOLERANCE),
-            processes=processes,
-            rows=next(iter(pairs)).batch.minimum,
+            arms=arms,
+            protocol=gate_protocol(max(line.quartets for line in lines)),
+            processes=max(line.processes for line in lines) * (APPROVING_TIMES if is_storing else 1),
+            rows=next(iter(paces)).engine.batch.minimum,
             threads=TIMING_THREADS,
         )
 
 
-def _paced(engine: EngineSpec, judgement: Judgement, seen: RatioSeen, first: LatencySamples, second: LatencySamples | None) -> Paced:
-    stages = (first,) if second is None else (first, second)
-    twin = replace(engine, recipe=Recipe.FP16)
-    timings = tuple(_timings(one, arm, stages) for one, arm in ((twin, Arm.BASELINE), (engine, Arm.CANDIDATE)))
-    logs = tuple(float(log) for log in seen.logs)
-    return Paced(judgement=judgement, timings=(timings[0], timings[1]), logs=logs, samples=stages)
+def gate_protocol(quartets: int) -> TimingProtocol:
+    """How a gate times; `quartets` are groups of four blocks in each process."""
+    return TimingProtocol(quartets=quartets, warm_windows=_WARM_WINDOWS, warm_tolerance=_WARM_TOLERANCE)
 
 
-def _timings(engine: EngineSpec, arm: Arm, stages: Sequence[LatencySamples]) -> TimingSamples:
+def _itself(gate: Timed) -> str:
+    return f"{gate.id}-beside-itself"
+
+
+def _timings(pair: Pair, stages: Sequence[LatencySamples], plan: Plan) -> tuple[TimingSamples, TimingSamples]:
+    names = [engine.spec.id for engine in pair]
+    if names[0] == names[1]:
+        names[0] += "-again" if pair[0] is pair[1] else "-approved"
+
+    def of(name: str, arm: Arm) -> TimingSamples:
+        return TimingSamples(engine=name, batch=plan.rows, clock=stages[0].about["clock"], ms=_launches(arm, stages))
+
+    return of(names[0], Arm.BASELINE), of(names[1], Arm.CANDIDATE)
+
+
+def _launches(arm: Arm, stages: Sequence[LatencySamples]) -> tuple[float, ...]:
     blocks = [block for samples in stages for process in samples.processes for block in process.blocks if block.arm is arm]
-    ms = tuple(one for block in blocks for one in block.ms)
-    return TimingSamples(engine=engine.id, batch=engine.batch.minimum, clock=stages[0].about["clock"], ms=ms)
+    return tuple(one for block in blocks for one in block.ms)
 
 
-def _with_command(judgement: Judgement, engine: EngineSpec, gate: RatioGate, plan: Plan) -> Judgement:
-    if judgement.status is Status.PASS:
+def _in_words(judgement: Judgement, gate: Timed, pace: Pace, stages: Sequence[LatencySamples], plan: Plan) -> Judgement:
+    """The judgement in the metric's unit; where it is not PASS, with the clocks and with the command that times the same again."""
+    if gate.metric == LATENCY_MS and judgement.status is not Status.INVALID:
+        judgement = in_ms(judgement, median(_launches(Arm.BASELINE, stages)))
+    if judgement.status is Status.PASS or pace.is_beside_itself:
         return judgement
-    return replace(judgement, reason=f"{judgement.reason}; repeat: {_repeat_command(engine, gate, plan)}")
+    seen = [stages[-1].about[name] for name in ("guard", "clocks") if name in stages[-1].about]
+    return replace(judgement, reason="; ".join((judgement.reason, *seen, f"repeat: {_repeat_command(gate, pace, plan)}")))
 
 
-def _repeat_command(engine: EngineSpec, gate: RatioGate, plan: Plan) -> str:
-    """What to type to time the two engines once more, alone: two builds, which the cache remembers, and a bench."""
-    spec = engine.encoder
-    target = ["--target", engine.target] if engine.target else []
-    words: list[str] = []
-    files: list[str] = []
-    for recipe, artifact in zip((Recipe.FP16, engine.recipe), plan.arms[engine.id], strict=True):
-        one = replace(engine, recipe=recipe)
-        assert artifact.path is not None  # for the type checker: what has run has a file
-        files.append(f"engines/{one.stem}{artifact.path.suffix}")
-        build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(recipe), "--backend", engine.backend]
-        words.append(shlex.join([*build, *target, "--batch", str(engine.batch), *engine.options.arguments, "--out", "engines"]))
+def _repeat_command(gate: Timed, pace: Pace, plan: Plan) -> str:
+    """What to type to time the two engines once more, alone: builds, which the cache remembers, and a bench."""
+    words = [] if gate.metric == LATENCY_MS else [build_command(pace.pair[0].spec)]
+    words.append(build_command(pace.pair[1].spec))
+    stored = f"sha256:{pace.pair[0].sha256}" if gate.metric == LATENCY_MS else _built_file(pace.pair[0])
+    files = [stored, _built_file(pace.pair[1])]
     bench = ["enginegate", "bench", *files, "--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets)]
-    against = [] if gate.approved is None else ["--against", f"{gate.approved:g}", "--delta", f"{gate.delta:g}"]
+    approved, delta = pace.gate.approved, pace.gate.delta
+    against = [] if approved is None else ["--against", f"{approved:g}", "--delta", f"{delta:g}"]
     words.append(shlex.join([*bench, *against, "--batch", str(plan.rows), "--threads", str(plan.threads)]))
     return " && ".join(words)
+
+
+def build_command(engine: EngineSpec) -> str:
+    """What to type to build an engine. A timing cache only spares the timing, and is a file of the machine that built it."""
+    spec, options = engine.encoder, replace(engine.options, timing_cache=None)
+    target = ["--target", engine.target] if engine.target else []
+    build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(engine.recipe), "--backend", engine.backend]
+    return shlex.join([*build, *target, "--batch", str(engine.batch), *options.arguments, "--out", _OUT])
+
+
+def _built_file(engine: EngineArtifact) -> str:
+    assert engine.path is not None  # for the type checker: what has run has a file
+    return f"{_OUT}/{engine.spec.stem}{engine.path.suffix}"

@@ -23,7 +23,7 @@ from harness.store.run_directory import read_run, run_file
 if TYPE_CHECKING:
     from harness.judge.accuracy.evidence import AccuracyEvidence
 
-# What the run that approved a figure said of its gate; see `Observer.settle`.
+# What the run that approved a figure said of its gate; see `Approvals.settle`.
 _APPROVALS = ("baseline_created", "baseline_updated")
 _OTHER_SUITES = "rests on graphs, layers, bytes or times, not on rows; run enginegate gate, or enginegate compare with another run"
 _OTHER_METRICS = "rests on runs of the engine itself, not on kept rows; run enginegate gate"
@@ -139,7 +139,7 @@ class _Rejudge:
         except EnginegateError as error:  # what makes a run's verdict INVALID makes this one so
             return _invalid(metric, str(error))
         if then is not None and then.reason in _APPROVALS and judged.observed is not None:
-            if judged.observed >= policy.limit(metric, engine):  # as `Observer.settle`: approval lifts no absolute bound
+            if judged.observed >= policy.limit(metric, engine):  # as `Approvals.settle`: approval lifts no absolute bound
                 judged = replace(judged, status=Status.PASS, reason=then.reason)
         if policy.policy(engine.recipe).severity is Severity.REPORT and judged.status is not Status.INVALID:
             return replace(judged, severity=Severity.REPORT)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BuildFailed, EnginegateError
-from harness.pipeline.isolating import machine_class_of, opened
+from harness.pipeline.isolating import machine_class_of
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
 from harness.records.baseline import BaselineKey
@@ -174,12 +174,12 @@ class Pipeline:
         return locate(self.maker, spec, inputs, observed=self.embeddings(spec), exact=self.reference(spec.encoder))
 
     def _embeddings(self, spec: EngineSpec) -> Embeddings:
-        from harness.measure.embeddings import embed
+        from harness.pipeline.running import embedded
 
         inputs = self._evaluation(spec.encoder)  # first: a picture that cannot be decoded is told before an engine is built
         engine = self.maker.engine(spec)
-        with self._progress(f"running {spec.id}"), opened(engine) as session:
-            return embed(session, inputs, profile=spec.batch, made_by=spec.id)
+        with self._progress(f"running {spec.id}"):
+            return embedded(engine, inputs)
 
     def _graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:
         from harness.judge.structure import GraphView

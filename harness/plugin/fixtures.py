@@ -12,7 +12,7 @@ from harness.plugin.gpus import gpus_held
 from harness.plugin.options import settings_of
 from harness.plugin.recording import Ledger, ledger_of
 from harness.plugin.run import run_of
-from harness.plugin.selection import Unable, timed_engines
+from harness.plugin.selection import Unable, latency_gates
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Finding, Judgement, Suite
@@ -59,6 +59,7 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     from harness.pipeline.seeing import Pipeline
     from harness.store.baselines import BaselineStore
     from harness.store.cache import ArtifactCache
+    from harness.store.latency_baselines import LatencyBaselines
 
     settings, run, progress = settings_of(pytestconfig), run_of(pytestconfig), progress_of(pytestconfig)
     note = note_of(pytestconfig)
@@ -67,10 +68,20 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     rows, data = settings.policy.evaluation_rows, settings.eval_data
     maker = Maker(cache, progress, note, recipes=settings.recipes)
     pipeline = Pipeline(maker, evaluation_rows=rows, progress=progress, eval_data=data)
-    timed, processes = timed_engines(request.session.items), run.processes
+    timed, processes = latency_gates(request.session.items), run.processes
     mode = settings.baseline_mode
     with gpus_held(settings, note):
-        run.observer = Observer(pipeline, run.directory(), settings.policy, baselines, mode, timed=timed, processes=processes)
+        run.observer = Observer(
+            pipeline,
+            run.directory(),
+            settings.policy,
+            baselines,
+            mode,
+            latency_records=LatencyBaselines(settings.baselines_dir),
+            blobs=settings.blobs,
+            timed=timed,
+            processes=processes,
+        )
         yield run.observer
         run.observer.close()
 
@@ -93,8 +104,8 @@ def expect(request: pytest.FixtureRequest, observe: Observer) -> Expect:
     def expecting(judgement: Judgement) -> None:
         subject = ledger.subject  # now, since another engine may stand in for the one that was asked for
         assert subject is not None  # for the type checker: looked at above
-        settled = observe.settle(judgement, subject)
-        ledger.judge(observe.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
+        settled = observe.settling.settle(judgement, subject)
+        ledger.judge(observe.settling.located(settled, subject) if ledger.suite is Suite.ACCURACY else settled)
 
     return expecting
 
@@ -122,9 +133,10 @@ def show_timings(request: pytest.FixtureRequest) -> ShowTimings:
     """Show samples we took in pytest-benchmark's own table; silent where that plugin is off."""
     if not request.config.pluginmanager.has_plugin("benchmark"):
         return lambda *samples: None
-    benchmark: Any = request.getfixturevalue("benchmark")
 
     def show(*samples: TimingSamples) -> None:
+        # Asked for here, since one that is set up and not used is a warning: a measurement that broke has nothing to show.
+        benchmark: Any = request.getfixturevalue("benchmark")
         # pytest-benchmark 5 has no public way to hand over samples taken elsewhere; `_make_stats` is what its own `pedantic`
         # calls. Delete this when it offers one.
         benchmark._mode = "samples of an interleaved run"

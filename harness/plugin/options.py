@@ -20,6 +20,7 @@ from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, Recipe
 if TYPE_CHECKING:
     from harness.prepare.evaluation import PictureFiles
     from harness.records.policy import GatePolicy
+    from harness.store.blobs import BlobStore
     from harness.store.cache import CacheMode
 
 MARKERS = (
@@ -47,6 +48,7 @@ _OWN = (
     "gate_file",
     "baselines",
     "baselines_dir",
+    "blobs",
     "run_dir",
     "list_only",
 )
@@ -60,6 +62,7 @@ class Settings:
         build_options: for the backends that take some.
         asked_backends: whether backends were named by option; a gate that one of those cannot run is INVALID.
         eval_data: what trained encoders are judged by in place of the built-in data.
+        blobs: where engines lie that were approved; None where nobody names a place.
     """
 
     policy: GatePolicy
@@ -75,6 +78,7 @@ class Settings:
     cache_mode: CacheMode
     baselines_dir: Path
     baseline_mode: BaselineMode
+    blobs: BlobStore | None
 
 
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
@@ -98,6 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gate-file", metavar="FILE", help="what is gated and how tightly (default: ./gate.toml, else the packaged one)")
     add("--baselines", choices=[mode.value for mode in BaselineMode if mode != BaselineMode.COMPARE], help="write baselines; refused in CI")
     add("--baselines-dir", metavar="DIR", help="approved observations (default: ./baselines, else the packaged ones)")
+    add("--blobs", metavar="DIR", help="engines that latency baselines name (default: ENGINEGATE_BLOBS, else [blobs] folder in gate.toml)")
     add("--run-dir", metavar="DIR", help="where the run's records go (default: runs/<time>-<id>)")
     add("--cache-dir", dest="artifact_cache_dir", metavar="DIR", help="where built artifacts are kept")
     add("--cache", dest="artifact_cache", choices=["use", "rebuild", "readonly"], default="use", help="how the artifact cache is used")
@@ -150,6 +155,7 @@ def _resolve(config: pytest.Config) -> Settings:
     from harness.pipeline.names import require_takes_options, require_used, weights_by_arch
     from harness.prepare.checkpoint import weights_origin
     from harness.prepare.configurations import known_archs, require_arch
+    from harness.store.blobs import blob_store
     from harness.store.cache import CacheMode, default_cache_dir
     from harness.store.gatefile import default_gate_file, read_gate_file
     from harness.store.packaged import packaged
@@ -185,6 +191,7 @@ def _resolve(config: pytest.Config) -> Settings:
         cache_mode=CacheMode(option.artifact_cache),
         baselines_dir=_baselines_dir(config),
         baseline_mode=_baseline_mode(option.baselines),
+        blobs=blob_store(str(base / option.blobs) if option.blobs else None, policy.blobs),
     )
 
 

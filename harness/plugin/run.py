@@ -165,7 +165,7 @@ class Run:
             self._say("enginegate: no baseline is removed: tests were deselected, ran in other processes, or did not all pass")
             return
         option = self._config.option
-        for key in self.observer.trim(every_encoder=not option.encoders, every_recipe=not option.recipes):
+        for key in self.observer.approvals.trim(every_encoder=not option.encoders, every_recipe=not option.recipes):
             self._say(f"enginegate: removed the baseline of {key.arch}/{key.tower} {key.recipe} {key.backend} {key.backend_version}")
 
     # -- the record --------------------------------------------------------------------------------------------------------

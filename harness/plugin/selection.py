@@ -11,11 +11,12 @@ import pytest
 from harness.contracts import Action, Capability
 from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
-from harness.records.gate_lines import MAY_BE_LEFT_OUT, TIMED
+from harness.records.gate_lines import LATENCY_MS, MAY_BE_LEFT_OUT, TIMED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
+    from harness.pipeline.pacing import Timed
 
 
 # What a test may need to be told of an engine: the capability to tell it, and what is said of a backend that cannot.
@@ -25,6 +26,10 @@ _TOLD = {
 }
 
 
+_NO_STORE = (
+    "no engine is stored to time it beside: no blob store is named (--blobs, ENGINEGATE_BLOBS, or [blobs] folder in gate.toml); "
+    "latency_ratio is held to a stored number, and its line says how little that sees"
+)
 _UNTRAINED = "seeded weights have learnt nothing, so how well they do a task is chance; give trained ones with --weights"
 
 
@@ -121,7 +126,7 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
 
 
 def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str | None:
-    """Why gate.toml leaves out what the test judges; None when it does not."""
+    """Why gate.toml leaves out what the test judges, or what it lacks for that; None when neither is so."""
     from harness.pipeline.isolating import machine_class_of
 
     for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
@@ -129,13 +134,15 @@ def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str 
         line = settings.policy.margin_line(metric, engine, where)
         if not line.gated:
             return f"{metric} is not gated on {where}: {line.reason}"
-    return None
+    return _NO_STORE if LATENCY_MS in gates.metrics and settings.blobs is None else None
 
 
-def timed_engines(items: Sequence[pytest.Item]) -> tuple[EngineSpec, ...]:
-    """Engines of the tests that time something, each once."""
-    subjects = (subject_of(item) for item in items if TIMED.intersection(Gates.of(item).metrics))
-    return tuple(dict.fromkeys(subject for subject in subjects if isinstance(subject, EngineSpec)))
+def latency_gates(items: Sequence[pytest.Item]) -> tuple[Timed, ...]:
+    """What the tests time, each once."""
+    from harness.pipeline.pacing import Timed
+
+    timed = ((metric, subject_of(item)) for item in items for metric in sorted(TIMED.intersection(Gates.of(item).metrics)))
+    return tuple(dict.fromkeys(Timed(metric=metric, engine=subject) for metric, subject in timed if isinstance(subject, EngineSpec)))
 
 
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:

@@ -38,6 +38,7 @@ MARGINS = {
     "activation_bytes": "relative",
     "centred_snr_db": "absolute",
     "host_bytes": "relative",
+    "latency_ms": "relative",
     "latency_ratio": "relative",
     "plan_bytes": "relative",
     "reformat_bytes": "relative",
@@ -45,8 +46,10 @@ MARGINS = {
     "weights_bytes": "relative",
     "weights_ratio": "relative",
 }
+# An engine beside its FP16 twin, held to a stored number; and beside the engine that was approved, where that is stored.
+LATENCY_RATIO, LATENCY_MS = "latency_ratio", "latency_ms"
 # What is timed in fresh processes when its gate is asked for; and what a gate file may leave out, since asking takes time.
-TIMED = frozenset({"latency_ratio"})
+TIMED = frozenset({LATENCY_RATIO, LATENCY_MS})
 MAY_BE_LEFT_OUT = TIMED | {"host_bytes"}
 # What a waiver can lift: whatever is bad when it is large. Of the rest, no ceiling could say how bad it may become.
 WAIVABLE = frozenset(
@@ -102,7 +105,7 @@ class Margin(Selection):
     """How far a metric may be from what it is compared with: a stored baseline, or a prediction.
 
     Attributes:
-        relative: 0.02 is two percent of the figure compared with. Of `latency_ratio` it is Delta: the slow-down that PASS excludes.
+        relative: 0.02 is two percent of the figure compared with. Of a metric in `TIMED` it is Delta: the slow-down that PASS excludes.
         absolute: in the metric's unit.
         machine_classes: shell patterns such as `cpu-*`; the line is meant for observations on machines of those classes.
         gated: False: what this line covers is not gated, for its reason; the line has no number then.

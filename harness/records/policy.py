@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import BadGateFile
@@ -139,7 +140,11 @@ NO_ROWS = EvaluationRows(seeded=1, trained=1)  # for who looks at graphs and eng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePolicy:
-    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below."""
+    """A whole gate.toml. Of several lines about one metric, the last that covers an engine holds: narrower lines go below.
+
+    Attributes:
+        blobs: folder of the engines that latency baselines name; None where nobody names one.
+    """
 
     defaults: Defaults
     evaluation_rows: EvaluationRows
@@ -149,6 +154,7 @@ class GatePolicy:
     checks: CheckLimits = CheckLimits()
     kept_fp32: tuple[KeptWide, ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    blobs: Path | None = None
 
     def limit(self, metric: str, engine: EngineSpec) -> float:
         """The absolute limit of `metric` for `engine`.

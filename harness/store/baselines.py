@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import StoreFailed, UnreadableBaseline
+from harness.errors import UnreadableBaseline
 from harness.records.baseline import BASELINE_SCHEMA, Baseline, BaselineKey
 from harness.store.atomic import failing_in_words, write_atomically
-from harness.store.cache import default_cache_dir
 from harness.store.codec import from_plain, read_json, require_schema, to_json
+from harness.store.locking import locked
 from harness.store.packaged import packaged
 
 
@@ -85,7 +84,7 @@ class BaselineStore:
         prefix = f"{key.backend}-"
         folder = (self._root / key.path).parent
         found: list[BaselineKey] = []
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(path for path in folder.glob("*.json") if not path.name.endswith(".latency.json")):
             # They only help a message along: a file that cannot be read is reported when it is asked for.
             with suppress(UnreadableBaseline):
                 found += [record.key for record in self._read(path) if path.name.startswith(prefix)]
@@ -111,7 +110,7 @@ class BaselineStore:
             StoreFailed: the folder cannot be written, or a figure is NaN.
         """
         path = self._root / key.path
-        with self._locked():
+        with locked(self._root, "baselines"):
             records = self._read(path)
             before = next((record for record in records if record.key == key), None)
             self._replace(path, (*(record for record in records if record is not before), changed(before)))
@@ -133,7 +132,7 @@ class BaselineStore:
         """
         proven = [scope for scope in within if any(scope.covers(key) for key in used)]
         removed: list[BaselineKey] = []
-        with self._locked():
+        with locked(self._root, "baselines"):
             for path in sorted({path for scope in proven for path in self._files_of(scope)}):
                 records = self._read(path)
                 stale = [record for record in records if record.key not in used and any(scope.covers(record.key) for scope in proven)]
@@ -180,34 +179,15 @@ class BaselineStore:
             return
         with failing_in_words(path):
             path.unlink()
-        self._remove_empty_folders(path.parent)
+        remove_empty_folders(path.parent, self._root)
 
-    def _remove_empty_folders(self, folder: Path) -> None:
-        with suppress(OSError):  # the first that is not empty ends it
-            while folder != self._root:
-                folder.rmdir()
-                folder = folder.parent
 
-    @contextmanager
-    def _locked(self) -> Generator[None]:
-        """Alone among the processes of this user. The lock lies in the cache, since baselines are committed."""
-        from filelock import FileLock
-
-        digest = hashlib.sha256(str(self._root.resolve()).encode(errors="surrogateescape")).hexdigest()
-        folder = default_cache_dir() / "locks"
-        with failing_in_words(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"baselines-{digest[:24]}.lock")
-        try:
-            lock.acquire()
-        except (OSError, NotImplementedError) as error:
-            raise StoreFailed(
-                f"cannot lock {self._root} ({error}); expected a cache folder this user can write; choose one with ENGINEGATE_CACHE_DIR"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+def remove_empty_folders(folder: Path, root: Path) -> None:
+    """Remove `folder` and those above it, below `root`, as long as they are empty."""
+    with suppress(OSError):  # the first that is not empty ends it
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _without_variants(key: BaselineKey) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ schema = "enginegate/gate/1"
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends, machine_classes
                              # of latency_ratio also: session_spread, processes, quartets; or gated = false in place of the number
+[blobs]                      # folder: where engines lie that latency baselines name, from here if it is relative
 [[waiver]]                   # metric, ceiling, reason, owner, expires (a day, its last); encoders, recipes, backends
 """
 
@@ -44,7 +45,7 @@ GATE_SCHEMA = "enginegate/gate/1"
 
 _DEFAULTS = ("encoders", "recipes", "backends", "targets", "weights")
 _OF_ALL_RECIPES = ("kept_fp32", "limits")  # parts of a recipe's policy that the file says once
-_TABLES = ("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "bound", "margin", "waiver")
+_TABLES = ("schema", "defaults", "evaluation", "policy", "checks", "kept_fp32", "blobs", "bound", "margin", "waiver")
 
 
 def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
@@ -75,6 +76,7 @@ def read_gate_file(path: Path, base: GatePolicy | None = None) -> GatePolicy:
         checks=_checks(file.table("checks"), base.checks if base else CheckLimits()),
         kept_fp32=_kept_wide(file.table("kept_fp32"), base.kept_fp32 if base else ()),
         waivers=(*(base.waivers if base else ()), *waivers),
+        blobs=_blobs(file.table("blobs"), path) or (base.blobs if base else None),
     )
 
 
@@ -166,6 +168,12 @@ def _kept(policy: GateTable, key: str, kinds: list[NodeKind]) -> tuple[Kept, ...
 def _kept_wide(table: GateTable, base: tuple[KeptWide, ...]) -> tuple[KeptWide, ...]:
     """The base's operators, and those that the file adds."""
     return (*base, *(KeptWide(op_type=op_type, reason=table.text(op_type)) for op_type in table.values))
+
+
+def _blobs(table: GateTable, path: Path) -> Path | None:
+    """The folder, from the gate file's own if it is relative: who runs the gate may stand anywhere."""
+    table.allow(("folder",))
+    return path.parent / Path(table.text("folder")).expanduser() if table.values else None
 
 
 def _checks(table: GateTable, base: CheckLimits) -> CheckLimits:

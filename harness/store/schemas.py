@@ -12,6 +12,7 @@ from harness.records.explanation import Explanation
 from harness.records.findings import GraphFindings
 from harness.records.kept_accuracy import KeptAccuracy
 from harness.records.latency import LatencyJudgement
+from harness.records.latency_baseline import LatencyBaselineFile, PendingLatency
 from harness.records.localisation import Localisation
 from harness.records.profile import EngineProfile
 from harness.records.rejudgement import Rejudgement
@@ -28,9 +29,11 @@ _RECORDS = {
     "comparison.json": Comparison,
     "explanation.json": Explanation,
     "findings.json": GraphFindings,
+    "latency-baselines.json": LatencyBaselineFile,
     "latency-judgement.json": LatencyJudgement,
     "layers.json": EngineLayers,
     "localisation.json": Localisation,
+    "pending-latency.json": PendingLatency,
     "profile.json": EngineProfile,
     "rejudgement.json": Rejudgement,
     "run.json": RunRecord,

@@ -9,6 +9,7 @@ import pytest
 
 from harness.cli import main
 from harness.records.bench import BenchRecord
+from harness.store.blobs import FolderBlobs
 from harness.store.codec import from_plain
 from tests.helpers.left_engines import leave
 
@@ -45,6 +46,35 @@ def test_the_text_says_the_ratio_how_it_was_measured_and_how_to_repeat_it(engine
 def test_one_engine_beside_itself_says_what_could_be_seen_here(engines, capsys):
     assert main(["bench", str(engines[0]), *QUICK]) == 0
     assert "the engine beside itself: here and now a slow-down of" in capsys.readouterr().out
+
+
+def test_an_engine_of_the_blob_store_is_named_by_its_digest(engines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").mkdir()
+    sha256 = FolderBlobs(tmp_path / "store").keep(engines[0])
+    assert main(["bench", f"sha256:{sha256}", str(engines[1]), *QUICK, "--blobs", "store"]) == 0
+    text = capsys.readouterr().out
+    assert f"sha256 {sha256[:16]}" in text
+    assert f"enginegate bench sha256:{sha256} {engines[1]}" in text.splitlines()[-1]
+    assert text.splitlines()[-1].endswith("--blobs store")
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "words"),
+    [
+        (["sha256:" + "0" * 64, "{engine}"], 2, "lies in a blob store, and none is named"),
+        (["sha256:" + "0" * 64], 2, "names no more than a digest"),
+        (["sha256:" + "0" * 64, "{engine}", "--blobs", "store"], 4, "has no 0000000000000000…"),
+        (["sha256:../../x", "{engine}", "--blobs", "store"], 4, "is no sha256"),
+        (["sha256:" + "0" * 64, "{engine}", "--blobs", "away"], 4, "cannot be reached"),
+    ],
+)
+def test_a_digest_that_leads_nowhere_is_told(engines, tmp_path, monkeypatch, capsys, named, code, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ENGINEGATE_BLOBS", raising=False)
+    (tmp_path / "store").mkdir()
+    assert main(["bench", *(name.format(engine=engines[0]) for name in named), *QUICK]) == code
+    assert words in capsys.readouterr().err
 
 
 def test_two_processes_are_too_few_for_a_verdict(engines, capsys):

@@ -1,5 +1,6 @@
 """The command `gate`, from outside: what it prints, what it leaves, and how it exits."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -261,6 +262,95 @@ class TestRegressions:
         assert result.code == 1
         assert set(result.red) == {"weights_bytes"}
         assert "ended on 2020-01-01" in result.stdout
+
+
+class TestStoredEngines:
+    """The engine beside the one that was approved, with real engines and a blob store in a folder."""
+
+    ONE = ("-k", "approved_one_beside", "--recipes", "linear", "--backends", "onnxruntime", "--blobs", "blobs")
+
+    def blob(self, gate):
+        (blob,) = [path for path in (gate.folder / "blobs").rglob("*") if path.is_file()]
+        return blob
+
+    def test_an_engine_is_approved_and_the_next_one_is_timed_beside_it(self, gate):
+        (gate.folder / "blobs").mkdir()
+
+        first = gate(*self.ONE, "--run-dir", "first")
+
+        row = first.of("latency_ms")
+        assert (first.code, row["status"], row["unit"]) == (3, "NO_BASELINE", "ms")
+        pending = "first/pending/small-clip-image-linear-onnxruntime.pending.json"
+        assert f"no engine is approved under this key; approve this one: enginegate baseline accept {pending}" in row["reason"]
+        assert hashlib.sha256(self.blob(gate).read_bytes()).hexdigest() == self.blob(gate).name
+
+        accepted = gate.command("baseline", "accept", pending, "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+        assert accepted.code == 0, accepted.stderr
+        assert not (gate.folder / pending).exists()
+
+        second = gate(*self.ONE, "--run-dir", "second", "--benchmark-json", "times.json")
+
+        row = second.of("latency_ms")
+        assert (second.code, row["status"], row["direction"]) == (0, "PASS", "ceiling")
+        assert row["interval"][0] < row["observed"] < row["interval"][1] < row["bound"]
+        assert "beside the approved engine, in the same session; 3 processes" in row["reason"]
+        kept = gate.folder / "second" / "samples" / "small-clip-image-linear-onnxruntime-latency-beside-approved.json"
+        assert gate.command("judge-latency", str(kept), "--delta", "1000000").code == 0
+        self.times_can_be_compared(gate)
+        self.a_broken_store_is_never_green(gate)
+
+    def times_can_be_compared(self, gate):
+        names = [one["name"] for one in json.loads((gate.folder / "times.json").read_text())["benchmarks"]]
+        assert names == ["small-clip/image-linear-onnxruntime-approved", "small-clip/image-linear-onnxruntime"]
+        shutil.copy(gate.folder / "times.json", gate.folder / "again.json")
+        command = [sys.executable, "-m", "pytest_benchmark", "compare", "times.json", "again.json", "--columns=median"]
+        shown = subprocess.run(command, cwd=gate.folder, env=gate.environment, capture_output=True, text=True, timeout=60, check=False)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.count("small-clip/image-linear-onnxruntime-approved") >= 2
+
+    def a_broken_store_is_never_green(self, gate):
+        blob = self.blob(gate)
+        content = blob.read_bytes()
+        blob.write_bytes(content[:-1])
+
+        altered = gate(*self.ONE, "-W", "error")
+
+        assert (altered.code, altered.of("latency_ms")["status"]) == (4, "INVALID")
+        assert "it was altered or cut short" in altered.of("latency_ms")["reason"]
+        assert " error" not in altered.stdout.splitlines()[-2]  # a fixture of pytest-benchmark that nobody used would be one
+
+        blob.unlink()
+        missing = gate(*self.ONE)
+        assert (missing.code, missing.of("latency_ms")["status"]) == (3, "NO_BASELINE")
+        assert "the engine that Ada approved on" in missing.of("latency_ms")["reason"]
+
+        away = gate(*self.ONE[:-1], "away")
+        assert (away.code, away.of("latency_ms")["status"]) == (4, "INVALID")
+        assert "cannot be reached" in away.of("latency_ms")["reason"]
+
+    def test_without_a_store_the_line_is_not_run_and_says_what_is_held_to_instead(self, gate):
+        result = gate("-k", "pace or approved_one_beside", "--backends", "onnxruntime")
+
+        assert (result.code, {row["metric"] for row in result.verdicts}) == (0, {"latency_ratio"})
+        reasons = {row["reason"] for row in result.document["not_run"] if row["gate"] == "latency_ms"}
+        (reason,) = reasons
+        assert "no blob store is named (--blobs, ENGINEGATE_BLOBS, or [blobs] folder in gate.toml)" in reason
+        assert "latency_ratio is held to a stored number" in reason
+
+    def test_a_run_that_updates_times_the_engine_beside_both_and_asks_for_approval(self, gate):
+        (gate.folder / "blobs").mkdir()
+        gate(*self.ONE, "--run-dir", "first")
+        pending = "pending/small-clip-image-linear-onnxruntime.pending.json"
+        gate.command("baseline", "accept", f"first/{pending}", "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+
+        result = gate(*self.ONE, "--baselines=update", "--run-dir", "second")
+
+        assert (result.code, result.of("latency_ms")["status"]) == (0, "PASS")
+        again = gate.command(
+            "baseline", "accept", f"second/{pending}", "--reason", "as 1.0", "--release", "1.0", "--blobs", "blobs", "--json"
+        )
+        assert again.code == 0, again.stderr
+        assert list(json.loads(again.stdout)["beside"]) == ["previous"]
 
 
 class TestBaselines:
@@ -551,7 +641,7 @@ class TestHonesty:
             *("block_gemms_fp8", "fp8_flop_share"),
             *("fused_attention", "fused_attention_fp8", "unfused_qdq"),
             *(f"check_E{number}" for number in range(1, 10)),
-            *("activation_bytes", "reformat_bytes"),
+            *("activation_bytes", "reformat_bytes", "latency_ms"),
             *(name for name, metric in METRICS.items() if metric.needs_task),
         }
         reasons = {row["gate"]: row["reason"] for row in result.document["not_run"]}

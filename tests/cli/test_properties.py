@@ -135,6 +135,21 @@ def test_a_batch_beyond_the_rows_that_gate_toml_allows_is_named(sound, tmp_path)
     assert result.code == 0
 
 
+def test_an_engine_that_gate_toml_allows_no_row_is_not_run_in_words(sound):
+    gate, _ = sound
+    bound = '\n[[bound]]\nmetric = "property_rows"\nrecipes = ["linear"]\nceiling = 0\nreason = "a test"\n'
+    (gate.folder / "none.toml").write_text((gate.folder / "gate.toml").read_text() + bound)
+
+    asked = ("--encoders", "small-clip/image", "--backends", "onnxruntime", "--recipes", "fp16", "--recipes", "linear")
+    result = gate(SUITE, *asked, "--gate-file", "none.toml", "-k", "profile")
+
+    (left_out,) = result.document["not_run"]
+    assert (left_out["recipe"], left_out["gate"]) == ("linear", "property_profile")
+    assert left_out["reason"] == "gate.toml allows properties no row of this engine (property_rows)"
+    assert [row["recipe"] for row in result.verdicts] == ["fp16"]
+    assert result.code == 0
+
+
 def test_nightly_tries_more_examples_and_an_unknown_profile_is_refused(sound):
     gate, usual = sound
     asked = (SUITE, "--encoders", "small-clip/image", "--backends", "onnxruntime", "--recipes", "fp16", "-k", "place_of_the_batch")

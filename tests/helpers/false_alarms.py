@@ -96,7 +96,7 @@ DRAWS_OF_CALIBRATION, DRAWS_OF_LARGE_CALIBRATION = 20, 2
 def fresh_jobs(clean: Mapping[EngineSpec, str]) -> Iterator[FreshInputs | FreshCalibration]:
     """The whole study.
 
-    Two hundred draws, each of a size that a core runs in seconds; and a few of the gate's own size, since the worst of many rows is worse.
+    Two hundred draws, each of a size that a core runs in seconds; and a few larger than a gate's, since the worst of many rows is worse.
 
     Args:
         clean: the jobs that make what engines are judged by, by engine.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -49,6 +51,31 @@ def test_rows_come_back_in_order_as_float32_whatever_the_output_is_called() -> N
     assert seen.rows.dtype == np.float32
     np.testing.assert_array_equal(seen.rows, np.arange(10).reshape(5, 2) * 2)
     assert (seen.ids[4], seen.inputs_digest, seen.made_by) == ("row 4", "d", "me")
+
+
+def test_batches_side_by_side_come_back_in_order() -> None:
+    both_there = threading.Barrier(2, timeout=60)
+
+    def compute(rows: np.ndarray) -> Tensors:
+        both_there.wait()
+        time.sleep(0.02 if rows[0, 0] == 0 else 0)  # the first batch ends last
+        return {"out": rows.astype(np.float16)}
+
+    seen = embed(_Session(compute), _inputs(4), profile=_profile(1, 2, 4), made_by="me", at_once=2)
+
+    np.testing.assert_array_equal(seen.rows, np.arange(8).reshape(4, 2))
+
+
+def test_batches_one_at_a_time_stay_in_the_callers_thread() -> None:
+    threads: set[int] = set()
+
+    def compute(rows: np.ndarray) -> Tensors:
+        threads.add(threading.get_ident())
+        return {"out": rows.astype(np.float16)}
+
+    embed(_Session(compute), _inputs(4), profile=_profile(1, 2, 4), made_by="me")
+
+    assert threads == {threading.get_ident()}
 
 
 def test_an_engine_of_one_length_gets_the_first_rows_again_where_its_last_batch_is_not_full() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from harness.errors import BuildFailed, InvalidMeasurement
-from harness.pipeline.observer import Observer
+from harness.pipeline.keeping import Keeper
+from harness.pipeline.settling import Settling
 from harness.pipeline.stages import _laid_out
-from harness.records.baseline import BaselineMode
 from harness.records.localisation import Localisation
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.verdict import Direction, Judgement, Severity, Status
@@ -52,9 +52,9 @@ class Looks:
         return self._answer
 
 
-def observer(looks, folder) -> Observer:
+def settling(looks, folder) -> Settling:
     nothing: Any = None
-    return Observer(looks, RunDirectory.shared(folder), nothing, nothing, BaselineMode.COMPARE)
+    return Settling(looks, nothing, nothing, Keeper(looks, RunDirectory.shared(folder)))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def no_plot(monkeypatch):
 
 def test_the_first_failure_says_all_and_the_next_ones_the_suspect(tmp_path, no_plot):
     looks = Looks(FOUND)
-    seen = observer(looks, tmp_path)
+    seen = settling(looks, tmp_path)
 
     first, second = (seen.located(judgement(), ENGINE) for _ in range(2))
 
@@ -78,13 +78,13 @@ def test_the_first_failure_says_all_and_the_next_ones_the_suspect(tmp_path, no_p
 def test_nothing_is_looked_for_unless_a_gate_failed(tmp_path, status):
     looks = Looks(FOUND)
 
-    assert observer(looks, tmp_path).located(judgement(status), ENGINE) == judgement(status)
+    assert settling(looks, tmp_path).located(judgement(status), ENGINE) == judgement(status)
     assert looks.asked == 0
 
 
 def test_a_report_or_a_graph_without_an_engine_is_left_alone(tmp_path):
     looks = Looks(FOUND)
-    seen, report = observer(looks, tmp_path), judgement(severity=Severity.REPORT)
+    seen, report = settling(looks, tmp_path), judgement(severity=Severity.REPORT)
 
     assert seen.located(report, ENGINE) == report
     assert seen.located(judgement(), ENGINE.prepared) == judgement()
@@ -94,7 +94,7 @@ def test_a_report_or_a_graph_without_an_engine_is_left_alone(tmp_path):
 @pytest.mark.parametrize("error", [BuildFailed("no FP16 graph"), RuntimeError("of a library"), MemoryError()])
 def test_what_breaks_on_the_way_is_said_and_fails_no_less(tmp_path, error):
     looks = Looks(error)
-    seen = observer(looks, tmp_path)
+    seen = settling(looks, tmp_path)
 
     first, second = (seen.located(judgement(), ENGINE) for _ in range(2))
 

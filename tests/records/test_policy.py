@@ -104,7 +104,7 @@ def test_a_latency_margin_that_no_timing_can_keep_is_refused(values, words):
 
 
 def test_only_what_is_timed_may_be_left_out():
-    with pytest.raises(BadGateFile, match="only of host_bytes, latency_ratio"):
+    with pytest.raises(BadGateFile, match="only of host_bytes, latency_ms, latency_ratio"):
         Margin(metric="plan_bytes", reason="b", gated=False)
 
 

@@ -432,3 +432,16 @@ def test_latency_may_be_left_out_for_a_reason(path: Path):
 def test_a_latency_margin_that_cannot_be_meant_is_refused(path: Path, line: str, instead: str, words: str):
     with pytest.raises(BadGateFile, match=re.escape(words)):
         read(path, WHOLE + LATENCY.replace(line, instead))
+
+
+def test_the_blob_store_is_named_from_the_gate_files_own_folder(tmp_path):
+    whole = SCHEMA + DEFAULTS + EVALUATION + POLICY
+    assert read(tmp_path / "gate.toml", whole).blobs is None
+    assert read(tmp_path / "gate.toml", whole + '[blobs]\nfolder = "engines"\n').blobs == tmp_path / "engines"
+    assert read(tmp_path / "gate.toml", whole + f"[blobs]\nfolder = '{tmp_path / 'share'}'\n").blobs == tmp_path / "share"
+
+
+@pytest.mark.parametrize("line", ['folder = ""', "folder = 3", 'folder = "x"\nbucket = "y"'])
+def test_a_blob_store_that_says_nothing_usable_is_refused(tmp_path, line):
+    with pytest.raises(BadGateFile, match=r"\[blobs\]"):
+        read(tmp_path / "gate.toml", SCHEMA + DEFAULTS + EVALUATION + POLICY + f"[blobs]\n{line}\n")

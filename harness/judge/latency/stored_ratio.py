@@ -1,14 +1,14 @@
 """Judges ratios of launch times against approved ones: all latency gates of a run together, in two stages, with Holm's correction.
 
 A stored ratio was seen in another session. What sessions differ by without any change is the gate's `session_spread`; a slow-down is
-proven beyond it only, and PASS excludes one of `delta`.
+proven beyond it only, and PASS excludes one of `delta`. An engine timed beside the one that was approved, in one session, is held to 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from harness.judge.latency import groups
 from harness.judge.latency.contrasts import Floats
 from harness.judge.latency.decision import BETA, effect_of, needs_second_stage, run_statuses, two_stage_detectable
 from harness.judge.latency.samples import problem_of_guard, process_ratios
+from harness.records.gate_lines import LATENCY_RATIO
 from harness.records.latency import LatencySamples
 from harness.records.verdict import Direction, Judgement, Status
 
@@ -25,17 +26,28 @@ class RatioGate:
     """One gate: what its ratio is held to.
 
     Attributes:
-        approved: the stored ratio; None when there is none.
+        metric: `latency_ratio`, of an engine beside its FP16 twin; or `latency_ms`, of one beside the engine that was approved.
+        approved: the stored ratio, or 1; None when there is nothing to hold it to.
         delta: slow-down against it that PASS excludes; 0.25 is a quarter more.
         session_spread: slow-down beyond which one is proven.
         is_same_processor: whether the approved ratio was seen on this make of processor. On another one, a higher ratio may be the
             processor's doing, so it is INCONCLUSIVE.
+        why_none: why there is nothing to hold it to, in words.
     """
 
     approved: float | None
     delta: float
     session_spread: float
     is_same_processor: bool = True
+    metric: str = LATENCY_RATIO
+    why_none: str = "no baseline of this key; run with --baselines=create to store one"
+
+    @property
+    def against(self) -> str:
+        """What a change is counted from, in words."""
+        if self.metric == LATENCY_RATIO:
+            return f"against the approved ratio {self.approved:.4g}"
+        return "beside the approved engine, in the same session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,9 +130,8 @@ def _against(gate: RatioGate, seen: RatioSeen) -> Floats:
 def _unjudged(gate: RatioGate, seen: RatioSeen) -> Judgement:
     """INVALID in the words of what is broken, else NO_BASELINE."""
     if seen.problem is not None:
-        return _judgement(Status.INVALID, None, None, len(seen.logs), seen.problem)
-    reason = "no baseline of this key; run with --baselines=create to store one"
-    return _judgement(Status.NO_BASELINE, math.exp(seen.logs.mean()), None, len(seen.logs), reason)
+        return _judgement(gate, Status.INVALID, None, None, len(seen.logs), seen.problem)
+    return _judgement(gate, Status.NO_BASELINE, math.exp(seen.logs.mean()), None, len(seen.logs), gate.why_none)
 
 
 def _judged(gate: RatioGate, first: RatioSeen, second: RatioSeen | None, status: Status, alpha: float) -> Judgement:
@@ -137,11 +148,13 @@ def _judged(gate: RatioGate, first: RatioSeen, second: RatioSeen | None, status:
     stages = f"{len(first.logs)} processes" if second is None else f"{len(first.logs)} + {len(logs) - len(first.logs)} processes"
     reason += f"; {stages}, {dropped} of {measured} groups of blocks dropped; sees {sees:+.1%} (minimum detectable effect)"
     bound = gate.approved * (1 + gate.delta)
-    return _judgement(status, math.exp(effect.mean), bound, len(logs), reason, interval=interval, detectable=sees)
+    return _judgement(gate, status, math.exp(effect.mean), bound, len(logs), reason, interval=interval, detectable=sees)
 
 
 def _words(status: Status, gate: RatioGate, change: float) -> str:
-    against = f"{change:+.1%} against the approved ratio {gate.approved:.4g}"
+    against = f"{change:+.1%} {gate.against}"
+    if status is Status.FAIL and not gate.session_spread:
+        return f"{against}, and seen again in new processes"
     if status is Status.FAIL:
         return f"{against}, beyond the {gate.session_spread:.1%} that sessions differ by, and seen again in new processes"
     if status is Status.INCONCLUSIVE:
@@ -152,6 +165,7 @@ def _words(status: Status, gate: RatioGate, change: float) -> str:
 
 
 def _judgement(
+    gate: RatioGate,
     status: Status,
     observed: float | None,
     bound: float | None,
@@ -162,7 +176,7 @@ def _judgement(
     detectable: float | None = None,
 ) -> Judgement:
     return Judgement(
-        metric="latency_ratio",
+        metric=gate.metric,
         status=status,
         observed=observed,
         bound=bound,
@@ -173,3 +187,18 @@ def _judgement(
         interval=interval,
         detectable=detectable,
     )
+
+
+def in_ms(judgement: Judgement, baseline_ms: float) -> Judgement:
+    """A ratio to an engine that took so long in the same session, told in ms; its words keep the ratio."""
+    in_unit = replace(
+        judgement,
+        unit="ms",
+        observed=None if judgement.observed is None else judgement.observed * baseline_ms,
+        bound=None if judgement.bound is None else judgement.bound * baseline_ms,
+    )
+    if judgement.interval is None:
+        return in_unit
+    low, high = judgement.interval
+    reason = f"ratio {judgement.observed:.4f} [{low:.4f}, {high:.4f}], {judgement.reason}"
+    return replace(in_unit, interval=(low * baseline_ms, high * baseline_ms), reason=reason)

@@ -1,0 +1,118 @@
+"""The latency gates of a run: what each engine is timed beside, and what its ratio is held to."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import StoreFailed
+from harness.judge.latency.samples import ALPHA
+from harness.judge.latency.stored_ratio import RatioGate
+from harness.pipeline.pacing import Pace, Paced, Pacing, Timed, gate_protocol
+from harness.records.baseline import BaselineMode
+from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
+from harness.records.spec import EngineSpec, Recipe
+
+if TYPE_CHECKING:
+    from harness.pipeline.approving import Approvals
+    from harness.pipeline.seeing import Pipeline
+    from harness.pipeline.stored_engines import StoredEngines
+    from harness.records.gate_lines import Margin
+    from harness.records.policy import GatePolicy
+    from harness.store.run_directory import RunDirectory
+
+
+class Latencies:
+    """Times the engines of a run and judges them together.
+
+    Args:
+        approvals: has the ratios that were approved.
+        stored: has the engines that were approved.
+        run: where pending records are left.
+        planned: every latency gate of this run: they are timed together, and share one chance of a false alarm.
+        processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        policy: GatePolicy,
+        approvals: Approvals,
+        stored: StoredEngines,
+        run: RunDirectory,
+        *,
+        planned: Sequence[Timed],
+        processes: int,
+    ) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
+        self._approvals = approvals
+        self._stored = stored
+        self._run = run
+        self._beside: dict[EngineSpec, Paced] = {}
+        self._pacing = Pacing(pipeline.maker, planned, self._pace, alpha=ALPHA / processes, is_approving=approvals.is_approving)
+
+    def beside_fp16(self, engine: EngineSpec) -> Paced:
+        """The engine beside its FP16 twin, against the ratio that was approved."""
+        return self._pacing.of(Timed(metric=LATENCY_RATIO, engine=engine))
+
+    def beside_approved(self, engine: EngineSpec) -> Paced:
+        """The engine beside the one that was approved; where there is none, beside itself, with a pending record.
+
+        Raises:
+            UnreadableBaseline, UnreachableBlobs, AlteredBlob: see `StoredEngines.beside`.
+        """
+        if engine not in self._beside:
+            paced = self._pacing.of(Timed(metric=LATENCY_MS, engine=engine))
+            self._beside[engine] = paced if paced.itself is None else self._proposed(engine, paced)
+        return self._beside[engine]
+
+    def _proposed(self, engine: EngineSpec, paced: Paced) -> Paced:
+        assert paced.itself is not None  # for the type checker: the caller looked
+        line = self._line(LATENCY_MS, engine)
+        artifact = self._pipeline.maker.engine(engine)
+        try:
+            path = self._stored.propose(artifact, paced.itself, gate_protocol(line.quartets), line.size, self._run)
+            words = f"approve this one: enginegate baseline accept {_as_typed(path)} --reason ..."
+        except StoreFailed as error:  # the verdict stands without it, and nothing can be approved
+            words = f"this one cannot be approved: {error}"
+        return replace(paced, judgement=replace(paced.judgement, reason=f"{paced.judgement.reason}; {words}"))
+
+    def _pace(self, gate: Timed) -> Pace:
+        return self._pace_beside_fp16(gate.engine) if gate.metric == LATENCY_RATIO else self._pace_beside_approved(gate.engine)
+
+    def _pace_beside_fp16(self, engine: EngineSpec) -> Pace:
+        line = self._line(LATENCY_RATIO, engine)
+        gate = RatioGate(
+            approved=self._approvals.figure(LATENCY_RATIO, engine),
+            delta=line.size,
+            session_spread=line.session_spread,
+            is_same_processor=self._approvals.is_same_processor(LATENCY_RATIO, engine),
+        )
+        twin = self._pipeline.maker.engine(replace(engine, recipe=Recipe.FP16))
+        return Pace(line=line, gate=gate, pair=(twin, self._pipeline.maker.engine(engine)))
+
+    def _pace_beside_approved(self, engine: EngineSpec) -> Pace:
+        line = self._line(LATENCY_MS, engine)
+        candidate = self._pipeline.maker.engine(engine)
+        found = self._stored.beside(candidate, gate_protocol(line.quartets))
+        gate = RatioGate(
+            metric=LATENCY_MS,
+            approved=None if found.engine is None else 1.0,
+            delta=line.size,
+            session_spread=line.session_spread,
+            why_none=found.why_none,
+        )
+        is_updating = self._approvals.mode is BaselineMode.UPDATE
+        return Pace(line=line, gate=gate, pair=(found.engine or candidate, candidate), with_itself=is_updating and found.engine is not None)
+
+    def _line(self, metric: str, engine: EngineSpec) -> Margin:
+        return self._policy.margin_line(metric, engine, self._pipeline.baseline_key(engine).machine_class)
+
+
+def _as_typed(path: Path) -> str:
+    """As a person would type it in this folder."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

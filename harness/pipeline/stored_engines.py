@@ -1,0 +1,173 @@
+"""Engines that were approved, found again by key and digest so that new ones can be timed beside them; and what asks for approval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING
+
+from harness.errors import MissingBlob
+from harness.judge.latency.samples import judge_samples
+from harness.measure.machine import this_machine
+from harness.pipeline.isolating import gpu_of
+from harness.pipeline.names import backend_of
+from harness.pipeline.pacing import TIMING_THREADS, build_command
+from harness.records.artifacts import EngineArtifact
+from harness.records.latency import Block, LatencySamples, ProcessBlocks
+from harness.records.latency_baseline import LatencyBaseline, LatencyKey, PendingLatency, StoredEngine, TimedEngine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.pipeline.seeing import Pipeline
+    from harness.records.spec import EngineSpec
+    from harness.records.timing import TimingProtocol
+    from harness.store.blobs import BlobStore
+    from harness.store.latency_baselines import LatencyBaselines
+    from harness.store.run_directory import RunDirectory
+
+NO_STORE = "no blob store is named; name one with --blobs, ENGINEGATE_BLOBS or [blobs] folder in gate.toml"
+_PS_DECIMALS = 9  # of a time in ms: a clock's own resolution is coarser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The engine to time a new one beside.
+
+    Attributes:
+        engine: None where there is none.
+        why_none: in words; empty where there is one.
+    """
+
+    engine: EngineArtifact | None = None
+    why_none: str = ""
+
+
+class StoredEngines:
+    """Latency records and the engines that they name, on this machine.
+
+    Args:
+        blobs: where the engines lie; None where nobody named a place.
+    """
+
+    def __init__(self, pipeline: Pipeline, records: LatencyBaselines, blobs: BlobStore | None) -> None:
+        self._pipeline = pipeline
+        self._records = records
+        self._blobs = blobs
+
+    def key(self, engine: EngineSpec, protocol: TimingProtocol) -> LatencyKey:
+        """Under which key this engine's times are stored on this machine."""
+        machine, driver = machine_and_driver(engine.backend)
+        like = self._pipeline.baseline_key(engine)
+        return LatencyKey(
+            machine_class=like.machine_class,
+            machine=machine,
+            threads=TIMING_THREADS,
+            driver=driver,
+            backend=like.backend,
+            backend_version=like.backend_version,
+            arch=like.arch,
+            tower=like.tower,
+            recipe=like.recipe,
+            weights=like.weights,
+            batch=like.batch,
+            rows=engine.batch.minimum,
+            protocol=protocol.id,
+            options=replace(engine.options, timing_cache=None),
+        )
+
+    def beside(self, candidate: EngineArtifact, protocol: TimingProtocol) -> Found:
+        """The engine that was approved last under the candidate's key.
+
+        Raises:
+            UnreadableBaseline: the record cannot be understood, or its chain is broken.
+            UnreachableBlobs: the store cannot be reached.
+            AlteredBlob: what the store has is not what was approved.
+        """
+        key = self.key(candidate.spec, protocol)
+        chain = self._records.chain(key)
+        if not chain:
+            return Found(why_none=f"no engine is approved under this key{self._words_on_nearest(key)}")
+        try:
+            return Found(engine=self.fetched(chain[-1]))
+        except MissingBlob as error:
+            approved = chain[-1].approval
+            return Found(why_none=f"the engine that {approved.who} approved on {approved.when[:10]} is gone: {error}")
+
+    def fetched(self, record: LatencyBaseline) -> EngineArtifact:
+        """The approved engine, its digest looked at now.
+
+        Raises:
+            MissingBlob, AlteredBlob, UnreachableBlobs: see `BlobStore.fetch`.
+        """
+        if self._blobs is None:
+            raise MissingBlob(NO_STORE)
+        return stored_artifact(record.timed, self._blobs.fetch(record.timed.engine.sha256))
+
+    def propose(self, engine: EngineArtifact, itself: LatencySamples, protocol: TimingProtocol, delta: float, run: RunDirectory) -> Path:
+        """Keep the engine in the blob store, and leave a pending record in the run directory; where.
+
+        Args:
+            itself: the engine timed beside itself.
+            delta: slow-down that the session should exclude between the engine and itself.
+
+        Raises:
+            StoreFailed: the store or the run directory takes nothing.
+        """
+        from harness.store.codec import to_json
+
+        if self._blobs is None:
+            raise MissingBlob(NO_STORE)
+        assert engine.path is not None  # for the type checker: what was timed has a file
+        medians = in_medians(itself)
+        timed = TimedEngine(
+            key=self.key(engine.spec, protocol),
+            engine=StoredEngine(
+                sha256=self._blobs.keep(engine.path),
+                plan_bytes=engine.plan_bytes,
+                onnx_sha256=engine.source.sha256 if engine.source else None,
+                device=engine.device,
+                build=build_command(engine.spec),
+            ),
+            blocks=medians.processes,
+            itself=judge_samples(medians, delta=delta),
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            about=itself.about,
+        )
+        name = engine.spec.id.replace("/", "-")
+        return run.save_text(f"pending/{name}.pending.json", to_json(PendingLatency(timed=timed)).decode())
+
+    def _words_on_nearest(self, key: LatencyKey) -> str:
+        near = self._records.nearest(key)[:2]
+        return f" (there is one for {'; and one for '.join(', '.join(key.differences(other)) for other in near)})" if near else ""
+
+
+def machine_and_driver(backend: str) -> tuple[str, str | None]:
+    """What a backend's engines run on here: the GPU and its driver, or the make of processor, which has none."""
+    machine, gpu = this_machine(), gpu_of(backend_of(backend))
+    return (machine.cpu_model, None) if gpu is None else (str(gpu), machine.driver)
+
+
+def stored_artifact(timed: TimedEngine, path: Path) -> EngineArtifact:
+    """The engine of a record, at the place where it was found."""
+    return EngineArtifact(
+        spec=timed.key.engine,
+        source=None,
+        backend_version=timed.key.backend_version,
+        path=path.absolute(),
+        sha256=timed.engine.sha256,
+        plan_bytes=timed.engine.plan_bytes,
+        build_seconds=0.0,
+        device=timed.engine.device,
+    )
+
+
+def in_medians(samples: LatencySamples) -> LatencySamples:
+    """The samples with one figure a block, its median: what is judged, and all that a record needs."""
+
+    def reduced(block: Block) -> Block:
+        return replace(block, ms=(round(median(block.ms), _PS_DECIMALS),))
+
+    processes = tuple(ProcessBlocks(blocks=tuple(map(reduced, process.blocks))) for process in samples.processes)
+    return LatencySamples(processes=processes, about=samples.about)
