@@ -13,8 +13,8 @@ from harness.records.explanation import Work
 from harness.store.profiles import read_profile
 from tests.helpers.gates import REPOSITORY
 
-PROFILES = REPOSITORY / "docs/data/hopper-trt-10.6/profiles"
-IN_TURNS = ["ViT-L-14-image-linear", "ViT-L-14-image-attention", "ViT-L-14-text-linear"]
+DATA = REPOSITORY / "docs/data"
+IN_TURNS = ["ViT-L-14-image-linear", "ViT-L-14-image-attention", "ViT-L-14-text-linear", "ViT-L-14-text-attention"]
 APART = ["ViT-B-32-image-linear", "ViT-B-32-text-linear"]
 
 
@@ -22,8 +22,11 @@ APART = ["ViT-B-32-image-linear", "ViT-B-32-text-linear"]
 def pair(engine):
     """FP16 and the engine: of one run in turns, or each of a run of its own."""
     if engine in IN_TURNS:
-        return tuple(read_profile(next((PROFILES / engine).glob(f"{side}-*"))) for side in "ab")
-    return tuple(read_profile(PROFILES / f"{engine.rpartition('-')[0]}-{recipe}.profile.json.gz") for recipe in ("fp16", "linear"))
+        return tuple(read_profile(DATA / f"h200-trt-10.6/explain/{engine}-{side}.profile.json.gz") for side in "ab")
+    return tuple(
+        read_profile(DATA / f"hopper-trt-10.6/profiles/{engine.rpartition('-')[0]}-{recipe}.profile.json.gz")
+        for recipe in ("fp16", "linear")
+    )
 
 
 @functools.cache
