@@ -1,7 +1,7 @@
 """Makes profiles of what `hopper_layer_times.py` left, which `enginegate explain` reads.
 
     python benchmarks/hopper_gain.py TIMES --onnx ONNX --out docs/data/hopper-trt-10.6/profiles
-    enginegate explain docs/.../ViT-L-14-image-fp16.profile.json.gz docs/.../ViT-L-14-image-linear.profile.json.gz
+    enginegate explain docs/.../ViT-B-32-image-fp16.profile.json.gz docs/.../ViT-B-32-image-linear.profile.json.gz
 
 TIMES is the folder that script wrote. ONNX holds the graphs that the plans were built from, as `<stem>.onnx` or `<stem>.onnx.gz`;
 a plan whose graph is not there has a profile without blocks and operations.

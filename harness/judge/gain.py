@@ -199,6 +199,7 @@ def _side(profile: EngineProfile, costs: Sequence[LayerCost]) -> Side:
         unplaced_ms=sum(cost.ms for cost in costs if NOWHERE in cost.places),
         unmatched=tuple(cost.name for cost in costs if cost.row is None),
         sm_clock_mhz=(min(times.sm_clock_mhz), max(times.sm_clock_mhz)) if times.sm_clock_mhz else None,
+        guard=profile.guard,
         ceilings=profile.ceilings,
         notes=profile.notes,
     )

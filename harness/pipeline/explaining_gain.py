@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contracts import Action, Capability
-from harness.errors import MissingDevice, UnusableGraph, UsageError
+from harness.errors import MissingDevice, UsageError
 from harness.pipeline.explaining import graph_view
 from harness.pipeline.making import Progress
 from harness.pipeline.names import backend_of
@@ -36,7 +36,7 @@ class Explaining:
     Attributes:
         subjects: A and B: engine files of `build --out`, or profiles that an earlier call left.
         graphs: the ONNX files that A and B were built from; None is looked for beside the engine and in the cache.
-        with_ceilings: whether to measure what the device reaches at best, where an engine is profiled.
+        with_ceilings: whether to measure what the device reaches, where an engine is profiled.
         out: folder for profiles, explanation and plot; None keeps nothing.
     """
 
@@ -80,6 +80,7 @@ def explain_gain(asked: Explaining, progress: Progress) -> Explained:
     if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
         raise UsageError(f"--out names {asked.out}, which is a file; expected a folder for profiles, explanation and plot")
     profiles = _profiles(asked, progress)
+    _require_alike(*profiles)
     record = explain(*profiles)
     notes = tuple(_keep(asked, profiles, record)) if asked.out is not None else ()
     return Explained(record=record, notes=notes)
@@ -112,7 +113,7 @@ def _ceilings(asked: Explaining, engines: Sequence[EngineArtifact | None], progr
         return [None] * len(engines)
     measured: dict[str, Ceilings] = {}
     for backend in dict.fromkeys(engine.spec.backend for engine in engines if engine is not None):
-        with progress(f"measuring what {backend} reaches here at best"):
+        with progress(f"measuring what {backend} reaches here"):
             measured[backend] = measure_ceilings(backend)
     return [None if engine is None else measured[engine.spec.backend] for engine in engines]
 
@@ -128,20 +129,30 @@ def _engine(path: Path) -> EngineArtifact:
 
 
 def _graph(asked: Explaining, place: int) -> GraphView | None:
-    """The graph of an engine: as named, the engine itself where that is ONNX, beside it, or in the cache by its digest."""
+    """The graph of an engine: as named, the engine itself where that is ONNX, or by its digest: beside it, or in the cache."""
     subject, named = asked.subjects[place], asked.graphs[place]
     if named is not None:
         return graph_view(named)
     if subject.suffix == ".onnx":
         return graph_view(subject)
     digest = left_graph_sha256(subject)
+    if digest is None:
+        return None
     cache = ArtifactCache(asked.cache_dir or default_cache_dir(), CacheMode.READONLY)
     beside = subject.with_suffix(".onnx")
-    candidates = [beside if beside.is_file() else None, cache.file_of("onnx", digest) if digest else None]
-    for path in filter(None, candidates):
-        with contextlib.suppress(UnusableGraph):  # one that nobody named is no reason to stop
-            return graph_view(path)
-    return None
+    found = beside if beside.is_file() and _sha256(beside) == digest else cache.file_of("onnx", digest)
+    return graph_view(found) if found is not None else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_alike(a: EngineProfile, b: EngineProfile) -> None:
+    for what, one, other in (("encoders", a.encoder, b.encoder), ("batches", a.times.rows, b.times.rows)):
+        if one != other:
+            raise UsageError(f"A and B are of two {what}, {one} and {other}; expected one; explain engines of one encoder at one batch")
 
 
 def _keep(asked: Explaining, profiles: Sequence[EngineProfile], record: Explanation) -> list[str]:

@@ -7,15 +7,18 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contracts import Capability, DeviceBound, Limited
-from harness.errors import EnginegateError, UnreadableLayerTable, UnusableGraph, UsageError
+from harness.errors import EnginegateError, UnreadableLayerTable, UnusableEngine, UnusableGraph, UsageError
 from harness.measure.layer_times import LAUNCHES, Profiled, in_one
+from harness.pipeline.guarding import guarded
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.artifacts import EngineArtifact
+from harness.records.latency import Arm
 from harness.records.observations import LayerTable
 from harness.records.profile import Ceilings, EngineProfile
 from harness.records.timing import TimingProtocol
@@ -41,7 +44,7 @@ class Profiling:
     Attributes:
         rows: batch of every launch; None is each engine's optimum.
         launches: that count, of each engine and either kind, in all turns together.
-        turns: A and B, then B and A, and so on. A GPU at its power limit gives engines that run for themselves clocks of their own.
+        turns: A and B, then B and A, and so on, so that what drifts meanwhile is in both.
         warm_up: launches at the begin of each turn that do not count.
         threads: of the host, for backends that compute there; None is all that this process may use.
     """
@@ -70,18 +73,18 @@ def profile_engines(subjects: Sequence[Profilable], how: Profiling) -> tuple[Eng
         UsageError: a backend tells no layer times, or the batch is outside an engine's profile.
         UnusableGraph: a graph is another one's.
         WorkerFailed: a worker died, hung or babbled.
-        InvalidMeasurement: launches of one engine differ in their layers.
+        InvalidMeasurement: launches of one engine differ in their layers, or others compute on the GPU.
     """
     for subject in subjects:
         backend = subject.engine.spec.backend
         if Capability.LAYER_TIMES not in backend_of(backend).capabilities:
             raise UsageError(f"backend {backend} does not say how long a layer takes; expected tensorrt or onnxruntime")
     run = secrets.token_hex(8)
-    seen = _profiled([subject.engine for subject in subjects], how)
-    return tuple(_profile(subject, one, run) for subject, one in zip(subjects, seen, strict=True))
+    seen, guard = _profiled([subject.engine for subject in subjects], how)
+    return tuple(_profile(subject, one, run, guard) for subject, one in zip(subjects, seen, strict=True))
 
 
-def _profile(subject: Profilable, seen: Profiled, run: str) -> EngineProfile:
+def _profile(subject: Profilable, seen: Profiled, run: str, guard: dict[str, str]) -> EngineProfile:
     engine, view, spec = subject.engine, subject.view, subject.engine.spec
     table, notes = _table_of(seen)
     nodes, flops = (), {}
@@ -111,6 +114,7 @@ def _profile(subject: Profilable, seen: Profiled, run: str) -> EngineProfile:
         lists_constants=table.lists_constants if table else False,
         flops=flops,
         ceilings=subject.ceilings,
+        guard=guard,
         notes=notes if view is not None else (*notes, NO_GRAPH),
     )
 
@@ -129,15 +133,21 @@ def measure_ceilings(backend: str, *, limit_s: float = CEILINGS_S) -> Ceilings:
         return Ceilings(words={"all": str(error)})
 
 
-def _profiled(engines: Sequence[EngineArtifact], how: Profiling) -> list[Profiled]:
+def _profiled(engines: Sequence[EngineArtifact], how: Profiling) -> tuple[list[Profiled], dict[str, str]]:
+    """What was told of each engine, and what the guard of their device saw."""
     with ExitStack() as stack:
         loaded = [_Loaded(stack, engine, how) for engine in engines]
+        devices = {one.device_uuid for one in loaded}
+        if len(devices) > 1:
+            raise UnusableEngine(f"the engines run on {len(devices)} devices; expected one; choose the GPU by its UUID")
         turns = min(how.turns, how.launches) if len(loaded) > 1 else 1
+        # Locked as for a latency gate: a GPU that chooses its clocks gives engines that draw less power higher ones, also in turns.
+        guard = stack.enter_context(guarded(devices.pop(), ours=len(loaded)))
         for turn in range(turns):
             launches = how.launches // turns + (turn < how.launches % turns)
             for one in loaded if turn % 2 == 0 else reversed(loaded):
-                one.take_turn(launches)
-        return [in_one(one.seen) for one in loaded]
+                guard.block(Arm.CANDIDATE, partial(one.take_turn, launches))
+        return [in_one(one.seen) for one in loaded], guard.words()
 
 
 class _Loaded:
@@ -150,15 +160,17 @@ class _Loaded:
         library_path = _library_path(backend_of(engine.spec.backend))
         self._worker = stack.enter_context(Worker(engine.spec.id, library_path=library_path))
         asked = EngineWorker(self._worker, how.answer_s)
-        asked.load(_KEY, engine, rows=self._rows, protocol=TimingProtocol(), threads=how.threads)
+        loaded = asked.load(_KEY, engine, rows=self._rows, protocol=TimingProtocol(), threads=how.threads)
+        self.device_uuid = loaded.device_uuid
 
-    def take_turn(self, launches: int) -> None:
-        """Launch so often either way, after its warm-up."""
+    def take_turn(self, launches: int) -> tuple[float, ...]:
+        """Launch so often either way, after its warm-up; milliseconds of the whole launches."""
         name, how = self._engine.spec.id, self._how
         told = self._worker.ask(
             "profile", timeout_s=how.answer_s, key=_KEY, name=name, rows=self._rows, launches=launches, warm_up=how.warm_up
         )
         self.seen.append(from_plain(Profiled, told, origin=f"the profile of {name}"))
+        return self.seen[-1].times.launch_ms
 
 
 def _library_path(backend: Backend | Limited) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -76,6 +77,7 @@ class Side:
         shared_ms: of `layers_ms`, in layers whose nodes are of two places, which have an equal share each.
         unplaced_ms: of `layers_ms`, in layers that no table or no ONNX node places.
         unmatched: names that the profiler told and the layer table has not.
+        guard: what was seen of the machine meanwhile, by name; `clocks` says whether they were locked.
         sm_clock_mhz: the lowest and the highest that were read; None where it was not.
     """
 
@@ -93,6 +95,7 @@ class Side:
     unplaced_ms: float
     unmatched: tuple[str, ...]
     sm_clock_mhz: tuple[float, float] | None
+    guard: Mapping[str, str]
     ceilings: Ceilings | None
     notes: tuple[str, ...]
 
@@ -102,7 +105,7 @@ class Explanation:
     """Two engines, side by side. Each list of differences adds up to `a.layers_ms` and `b.layers_ms`.
 
     Attributes:
-        in_turns: whether both were profiled in one run, in turns; else a GPU may have given each another clock.
+        in_turns: whether both were profiled in one run, in turns.
         by_work: by kind of work.
         by_place: blocks, and what lies before, between and after them.
         by_place_and_work: of each place the kinds of work in it, named `place: work`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
+from harness.errors import InvalidMeasurement
 from harness.records.engine_nodes import EngineNode
 from harness.records.observations import LayerRow
 
@@ -37,6 +38,9 @@ class LayerTimes:
         launch_ms: milliseconds of launches without the profiler, before it was attached, one figure a launch.
         launched: how those were launched, and by whose clock.
         sm_clock_mhz: the GPU's clock before, between and after the two kinds of launches, when nothing ran; empty where it cannot be read.
+
+    Raises:
+        InvalidMeasurement: no layers, no launches, layers of unequal launches, or a time that cannot be.
     """
 
     layers: tuple[LayerTime, ...]
@@ -47,10 +51,21 @@ class LayerTimes:
     launched: str
     sm_clock_mhz: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        counts = {len(layer.ms) for layer in self.layers}
+        if len(counts) != 1 or 0 in counts or not self.launch_ms:
+            raise InvalidMeasurement(
+                f"layer times hold {len(self.layers)} layers with {' and '.join(map(str, sorted(counts))) or 'no'} launches, beside "
+                f"{len(self.launch_ms)} whole launches; expected as many of each layer, and at least one; profile it again"
+            )
+        negative = next((layer.name for layer in self.layers if min(layer.ms) < 0), None)
+        if negative is not None or min(self.launch_ms) <= 0:
+            raise InvalidMeasurement(f"{negative or 'a whole launch'} took no time or less; expected milliseconds; profile it again")
+
     @property
     def launches(self) -> int:
         """How many launches count."""
-        return len(self.layers[0].ms) if self.layers else 0
+        return len(self.layers[0].ms)
 
     @property
     def sum_ms(self) -> float:
@@ -86,6 +101,7 @@ class EngineProfile:
         nodes: each ONNX node's place among `layers`; without the graph, those that layers name, and operators and blocks are unknown.
         flops: ONNX name of each product to its operations for one row of the batch; empty without the graph.
         ceilings: of the device, measured beside the profile.
+        guard: what was seen of the machine meanwhile, by name, such as whether its clocks were locked; empty where nobody looked.
         notes: what a reader should know, such as that the graph was not at hand.
     """
 
@@ -104,5 +120,6 @@ class EngineProfile:
     lists_constants: bool = True
     flops: Mapping[str, int] = field(default_factory=dict[str, int])
     ceilings: Ceilings | None = None
+    guard: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
     schema: Literal["enginegate/profile/1"] = "enginegate/profile/1"

@@ -58,8 +58,10 @@ def _side(letter: str, side: Side) -> Iterator[str]:
 
 
 def _apart(record: Explanation) -> Iterator[str]:
+    told = [side.guard.get("clocks", "not told") for side in (record.a, record.b)]
+    yield f"clocks: {plain(told[0])}" if told[0] == told[1] else f"clocks: {plain(told[0])} for A, {plain(told[1])} for B"
     if not record.in_turns:
-        yield "A and B did not take turns: each ran at the clock that it got for itself, so some of what differs may be the clock's"
+        yield "A and B did not take turns: each was profiled in a run of its own, and what the machine did meanwhile may differ"
 
 
 def _table(title: str, differences: Sequence[Difference]) -> Iterator[str]:

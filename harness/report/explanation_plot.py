@@ -34,6 +34,9 @@ def explanation_svg(record: Explanation) -> tuple[bytes | None, str | None]:
     whole, by_place = figure.subplots(1, 2, width_ratios=(1, 4))
     _whole(whole, record)
     _places(by_place, record)
+    patch = need("matplotlib.patches", extra="report", to="draw the plot").Patch
+    kinds = [patch(color=_COLOURS[Work(one.name)], label=one.name) for one in record.by_work]
+    figure.legend(handles=kinds, fontsize=8, loc="outside right upper")
     figure.suptitle(f"A: {record.a.engine}    B: {record.b.engine}    batch {record.a.rows}", fontsize=10)
     document = io.BytesIO()
     figure.savefig(document, format="svg", metadata={"Date": None})
@@ -67,5 +70,5 @@ def _places(axis: Any, record: Explanation) -> None:
     names = [place.removeprefix("block ") for place in places]
     axis.set_xticks(range(len(places)), names, rotation=90 if len(places) > _MOST_UPRIGHT else 0, fontsize=8)
     axis.set_title("by block: A at the left, B at the right", fontsize=9)
-    patch = need("matplotlib.patches", extra="report", to="draw the plot").Patch
-    axis.legend(handles=[patch(color=_COLOURS[Work(one.name)], label=one.name) for one in record.by_work], fontsize=8)
+    axis.margins(x=0.01)
+    axis.set_ylim(0, 1.05 * max((spent.ms for one in record.by_place for spent in (one.a, one.b)), default=1.0))

@@ -128,6 +128,15 @@ def test_a_graph_named_beside_a_profile_has_no_use(engines, tmp_path, capsys):
     assert "holds what its graph said" in refused(capsys, profile, engines[1], "--onnx-a", engines[0])["message"]
 
 
+def test_engines_of_two_encoders_or_batches_are_refused(engines, tmp_path, capsys):
+    text = leave(tmp_path / "text", content=encoder(2), backend="onnxruntime", encoder="tiny/text")
+    assert "two encoders, tiny/image and tiny/text" in refused(capsys, engines[0], text)["message"]
+    for batch in (1, 2):
+        explained(capsys, *engines, "--batch", batch, "--out", tmp_path / str(batch))
+    profiles = (tmp_path / "1/a-tiny-image-fp16.profile.json.gz", tmp_path / "2/b-tiny-image-linear.profile.json.gz")
+    assert "two batches, 1 and 2" in refused(capsys, *profiles)["message"]
+
+
 def test_an_engine_that_does_not_load_breaks_the_command_in_words(engines, tmp_path, capsys):
     broken = leave(tmp_path / "broken", content=encoder(2)[:-40], backend="onnxruntime")
     assert refused(capsys, engines[0], broken)["code"] == "unusable_graph"

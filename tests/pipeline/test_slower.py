@@ -6,48 +6,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from harness.pipeline import slower
 from harness.pipeline.slower import with_slower_layers
-from harness.records.artifacts import EngineArtifact, OnnxArtifact
-from harness.records.spec import BatchProfile, EncoderSpec, EngineSpec, Recipe
+from harness.records.spec import Recipe
 from harness.records.verdict import Direction, Judgement, Status
 from tests.helpers.left_engines import fake_engine
+from tests.helpers.products import engine_of, write_two_products
 from tests.helpers.slower_onnx import slower_onnx
 
 FAILED = Judgement(
     metric="latency_ratio", observed=2.0, bound=1.0, unit="", direction=Direction.CEILING, n=4, status=Status.FAIL, reason="slower"
 )
-WIDTH = 48
 
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
-    """Two products, of which the first has a name that people know."""
-    rng = np.random.default_rng(0)
-    weights = [numpy_helper.from_array(rng.standard_normal((WIDTH, WIDTH)).astype(np.float16), name) for name in ("one", "two")]
-    nodes = [
-        helper.make_node("MatMul", ["image", "one"], ["hidden"], name="/first/MatMul"),
-        helper.make_node("MatMul", ["hidden", "two"], ["embedding"], name="/second/MatMul"),
-    ]
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["batch", WIDTH]) for name in ("image", "embedding")]
-    model = helper.make_model(
-        helper.make_graph(nodes, "tiny", ports[:1], ports[1:], weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
-    )
-    onnx.save(model, tmp_path / "encoder.onnx")
-    return tmp_path / "encoder.onnx"
-
-
-def engine_of(path: Path, recipe: Recipe) -> EngineArtifact:
-    batch = BatchProfile(minimum=4, optimum=4, maximum=4)
-    encoder = EncoderSpec.parse("tiny/image")
-    source = OnnxArtifact(encoder=encoder, recipe=recipe, origin="seeded:0", path=path, sha256="", nbytes=1, opset=20)
-    spec = EngineSpec(encoder=encoder, recipe=recipe, backend="onnxruntime", batch=batch)
-    return EngineArtifact(spec=spec, source=source, backend_version="any", path=path, sha256=None, plan_bytes=None, build_seconds=0.0)
+    return write_two_products(tmp_path / "encoder.onnx")
 
 
 def test_the_layers_of_a_real_slow_down_are_named(encoder: Path, tmp_path: Path) -> None:

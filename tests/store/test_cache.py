@@ -130,6 +130,17 @@ def test_builder_and_finder_see_the_same_facts(root: Path):
     assert made.facts == ArtifactCache(root).fetch("engine", MADE_FROM, Builder()).facts == {"shape": [1, 2], "path": "a"}
 
 
+def test_a_file_is_found_by_its_content(root: Path, build: Builder):
+    entry = ArtifactCache(root).fetch("engine", MADE_FROM, build)
+    cache = ArtifactCache(root, CacheMode.READONLY)
+    digest = entry.files["engine.plan"].sha256
+    assert cache.file_of("engine", digest) == entry.path("engine.plan")
+    assert cache.file_of("onnx", digest) is None
+    assert cache.file_of("engine", "0" * 64) is None
+    (entry.folder / "manifest.json").write_text("{")
+    assert cache.file_of("engine", digest) is None
+
+
 def test_a_file_that_an_artifact_lacks_is_named_with_those_it_has(root: Path, build: Builder):
     entry = ArtifactCache(root).fetch("engine", MADE_FROM, build)
 

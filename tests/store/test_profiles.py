@@ -26,6 +26,12 @@ PROFILE = replace(
 )
 
 
+def changed(**times: object) -> bytes:
+    """The document with other times."""
+    plain = json.loads(to_json(PROFILE))
+    return json.dumps({**plain, "times": {**plain["times"], **times}}).encode()
+
+
 @pytest.mark.parametrize("compressed", [True, False])
 def test_a_profile_reads_back_equal(compressed: bool, tmp_path: Path) -> None:
     path = tmp_path / ("a.profile.json.gz" if compressed else "a.profile.json")
@@ -51,6 +57,11 @@ def test_the_same_profile_gives_the_same_bytes(tmp_path: Path) -> None:
         (gzip.compress(to_json(PROFILE))[:-20], "cannot be read"),
         (to_json({"schema": "enginegate/profile/2"}), "newer enginegate"),
         (to_json({"schema": "enginegate/profile/1"}), "engine"),
+        (changed(layers=[]), "hold 0 layers with no launches"),
+        (changed(layers=[{"name": "a", "ms": [1.0]}, {"name": "b", "ms": [1.0, 2.0]}]), "2 layers with 1 and 2 launches"),
+        (changed(layers=[{"name": "a", "ms": [-1.0]}]), "a took no time or less"),
+        (changed(launch_ms=[0.0]), "a whole launch took no time"),
+        (changed(launch_ms=[]), "beside 0 whole launches"),
         (json.dumps({**json.loads(to_json(PROFILE)), "extra": 1}).encode(), "unknown key"),
     ],
 )
