@@ -12,9 +12,10 @@ from harness.records.machine import Machine
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.verdict import Direction, Judgement, Status
 from tests.helpers.accuracy_bench import bench_of
+from tests.helpers.accuracy_corpus import SETTINGS
 from tests.helpers.accuracy_faults.all_faults import FAULTS, fault_of
 from tests.helpers.accuracy_faults.fault import unbroken
-from tests.helpers.accuracy_outcomes import CLEAN, Header, Outcome, Sample
+from tests.helpers.accuracy_outcomes import CLEAN, Header, Outcome, Sample, title_of
 from tests.helpers.accuracy_page import page
 from tests.helpers.gates import CONFIGS
 
@@ -134,6 +135,50 @@ def test_the_page_lists_every_kind_that_exists():
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     shown = {line.strip("|").split("|")[0].strip() for line in lines if line.startswith("| ")}
     assert {fault.kind for fault in FAULTS} <= shown
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return PAGE.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def cells(lines):
+    """Rows of the page's tables of faults."""
+    kinds = {fault.kind for fault in FAULTS}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [row for row in rows if row[0] in kinds and row[2].split()[0].isdigit()]
+
+
+def test_the_page_shows_every_encoder_of_the_corpus(lines):
+    shown = {line[3:].split(": ")[0] for line in lines if line.startswith("## ") and ": `" in line}
+
+    assert shown == {title_of(setting.encoder) for setting in SETTINGS}
+
+
+def test_the_page_names_each_fault_that_was_missed_and_counts_no_other(lines, cells):
+    (summary,) = [line for line in lines if line.startswith("| this project, accuracy and graph |")]
+    missed = sum(int(row[5].strip("*")) for row in cells if row[5] != "none")
+
+    assert int(summary.split("|")[3]) == missed == sum(line.startswith("- missed: ") for line in lines)
+
+
+def test_all_but_a_handful_of_a_thousand_faults_are_caught(lines):
+    (summary,) = [line for line in lines if line.startswith("| this project, accuracy and graph |")]
+    caught, missed = (int(cell) for cell in summary.split("|")[2:4])
+
+    assert caught > 1000
+    assert missed <= 2  # and no further one, whatever changes
+
+
+def test_the_page_shows_two_hundred_fresh_draws_of_every_small_engine_and_names_each_that_failed(lines):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    engines = [row for row in rows if len(row) == 6 and row[2].isdigit() and "/" in row[0]]
+    fresh = [row[2] for row in engines if row[1] == "64 inputs"]
+
+    assert fresh == ["200"] * 6
+    assert sum(int(row[5]) for row in engines) == sum(line.startswith("- failed: ") for line in lines)
+    assert sum("leave a false-alarm rate of at most" in line for line in lines) == 4
 
 
 def judgement(status=Status.PASS, metric="cosine_min"):

@@ -131,6 +131,8 @@ class TestTables:
 
         assert [one.failed for one in alarms] == [True, True, False, False]
         assert "| emoji-clip/image linear | 64 inputs | 4 | 1 | 1 | 2 |" in text
+        assert "- failed: emoji-clip/image linear, 64 inputs: cosine_min 0.97, bound 0.975\n" in text
+        assert "- failed: emoji-clip/image linear, 64 inputs: O15\n" in text
 
     def test_the_nearest_to_the_bound_is_shown_with_its_distance(self):
         text = tables([self.judged(0.99), self.judged(0.976), self.judged(0.98)])

@@ -26,7 +26,7 @@ from harness.records.task import Task
 from harness.records.verdict import Direction, Judgement, Status
 from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
 from tests.helpers.accuracy_faults.fault import recalibrated
-from tests.helpers.accuracy_outcomes import Judged, Made
+from tests.helpers.accuracy_outcomes import Judged, Made, is_failed
 from tests.helpers.fresh_inputs import CalibrationDraw, FreshEmoji
 from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
 
@@ -233,7 +233,7 @@ def _observed(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
 
 def tables(alarms: Sequence[Judged]) -> str:
     """Markdown: engines by status, metrics by how near they came to their bounds, and other tools' alarms."""
-    return "\n".join([*_by_engine(alarms), "", *_bound_of(alarms), "", *_by_metric(alarms), "", *_by_rule(alarms)])
+    return "\n".join([*_by_engine(alarms), "", *_failures(alarms), *_bound_of(alarms), "", *_by_metric(alarms), "", *_by_rule(alarms)])
 
 
 def _by_engine(alarms: Sequence[Judged]) -> Iterator[str]:
@@ -243,6 +243,17 @@ def _by_engine(alarms: Sequence[Judged]) -> Iterator[str]:
     for name, drawn in dict.fromkeys((_name(one), one.drawn) for one in alarms):
         numbers = [counted[name, drawn, status] for status in (Status.PASS, Status.INCONCLUSIVE, Status.FAIL)]
         yield f"| {name} | {drawn} | {sum(numbers)} | {' | '.join(map(str, numbers))} |"
+
+
+def _failures(alarms: Sequence[Judged]) -> Iterator[str]:
+    """Every false alarm, by what."""
+    for one in alarms:
+        found = [
+            f"{judged.metric} {_spelled(judged.observed)}, bound {_spelled(judged.bound)}" for judged in one.judgements if is_failed(judged)
+        ]
+        if found or one.checks:
+            yield f"- failed: {_name(one)}, {one.drawn}: {'; '.join((*found, *one.checks))}"
+    yield ""
 
 
 def _bound_of(alarms: Sequence[Judged]) -> Iterator[str]:
@@ -286,7 +297,7 @@ def _distance(judgement: Judgement) -> float:
 
 
 def _spelled(number: float | None) -> str:
-    return "each engine's own" if number is None else f"{number:.4g}"
+    return "each engine's own" if number is None else f"{number + 0.0:.4g}"  # adding nothing makes -0 a 0
 
 
 def _by_rule(alarms: Sequence[Judged]) -> Iterator[str]:
