@@ -255,7 +255,6 @@ def test_a_timing_that_was_cut_goes_on_with_its_next_process(reported, tmp_path)
     line = json.loads((folder / f"engines/{name}.json").read_text())
     line["done"] = [stage for stage in line["done"] if stage not in ("hot", "cold")]
     (folder / f"engines/{name}.json").write_text(json.dumps({**line, "timed": {}, "benchmark": []}))
-    (folder / "samples/unfinished").mkdir()
     for stage in ("hot", "cold"):
         whole = json.loads(gzip.decompress((folder / f"samples/{name}-{stage}.json.gz").read_bytes()))
         cut = json.dumps({**whole, "processes": whole["processes"][:2]})
