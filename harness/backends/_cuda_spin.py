@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.backends._cuda import Cuda
-from harness.errors import InvalidMeasurement
+from harness.errors import EnginegateError, InvalidMeasurement
 from harness.need import need
 
 # So many in a row are timed, so that what one of them takes is known to a hundredth of a microsecond.
@@ -92,4 +92,12 @@ def captured(cuda: Cuda, stream: Any, work: Callable[[], object]) -> Any:
         cuda.runtime.cudaStreamEndCapture(stream)
         cuda.runtime.cudaGetLastError()  # what a broken capture leaves would be taken for the next call's error
         raise
-    return cuda("cudaGraphInstantiate", cuda("cudaStreamEndCapture", stream), 0)
+    try:
+        graph = cuda("cudaStreamEndCapture", stream)
+        try:
+            return cuda("cudaGraphInstantiate", graph, 0)
+        finally:
+            cuda.runtime.cudaGraphDestroy(graph)
+    except EnginegateError:
+        cuda.runtime.cudaGetLastError()
+        raise

@@ -342,7 +342,7 @@ def test_a_delayed_launch_ends_with_a_wait_that_its_own_launch_is_no_part_of(
     # Events of this runtime are 1.5 ms apart: a chain of 64 took 0.0234 ms each where 0.02 was wanted.
     assert (driver.waits[0], driver.waits[-1]) == (20_000, pytest.approx(20_000 - 3_437.5, abs=1))
     assert taken_ms == 1.5 / 64
-    assert cuda.calls[-4:] == ["enqueue", "spin", "cudaStreamEndCapture", "cudaGraphInstantiate"]
+    assert cuda.calls[-5:] == ["enqueue", "spin", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphDestroy"]
     session.launch(feed)
     assert cuda.calls[-1] == "cudaGraphLaunch"
 
