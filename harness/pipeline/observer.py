@@ -120,7 +120,9 @@ class Observer:
         return self._pipeline.inputs(subject.encoder)
 
     def run(self, engine: EngineSpec, rows: NDArray[np.generic]) -> NDArray[np.floating]:
-        """What one launch makes of one batch of your own: [n, d], in the engine's own type. The engine stays loaded until the session ends.
+        """What one launch makes of one batch of your own: [n, d], in the engine's own type.
+
+        The engine stays loaded until latency is gated or the session ends.
 
         Raises:
             OutsideProfile, UnusableInputs: the engine does not take this batch.
@@ -205,10 +207,12 @@ class Observer:
 
         Samples are kept in the run directory, for `enginegate judge-latency`.
         """
+        self._runner.close()  # whatever else holds the GPU while it is timed counts as a stranger there
         return self._kept(f"{engine.id}-latency", self._latencies.beside_fp16(engine))
 
     def latency_beside_approved(self, engine: EngineSpec) -> Paced:
         """The engine beside the one that was approved, likewise. Where none is, it is timed beside itself and a pending record is left."""
+        self._runner.close()
         return self._kept(f"{engine.id}-latency-beside-approved", self._latencies.beside_approved(engine))
 
     def _kept(self, name: str, paced: Paced) -> Paced:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from harness.errors import UnusableEngine, UsageError
+from harness.errors import InvalidMeasurement, UnusableEngine, UsageError
 from harness.measure.blocks import WarmUp, launches_a_block, quartet_orders
 from harness.measure.machine import this_machine
 from harness.pipeline.guarding import Guard, guarded
@@ -24,6 +24,9 @@ DELAY = "delay"  # under this name samples say by how much their candidate was s
 ANSWER_S = 300.0  # a large engine takes a minute to load from a slow disk
 
 Pair = tuple[EngineArtifact, EngineArtifact]
+
+
+_PLAIN = "plain launches"  # how a worker's words on launches without a graph begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +173,9 @@ class _Process:
             self._loaded[held] = loaded
             self._measured.load_ms[held.arm].append(loaded.load_ms)
         for gate in self._plan.arms:
-            _require_alike(gate, *(self._loaded[self._held(gate, arm)] for arm in Arm))
+            loaded_arms = [self._loaded[self._held(gate, arm)] for arm in Arm]
+            _require_alike(gate, *loaded_arms)
+            _require_launched_alike(gate, *loaded_arms)
         devices = {loaded.device_uuid for loaded in self._loaded.values()}
         if len(devices) > 1:
             raise UnusableEngine(f"the engines run on {len(devices)} devices; expected one; choose the GPU by its UUID")
@@ -275,6 +280,15 @@ def _require_alike(gate: str, baseline: Loaded, candidate: Loaded) -> None:
         raise UnusableEngine(
             f"{gate}: the baseline takes {' and '.join(baseline.ports)}, the candidate {' and '.join(candidate.ports)}; "
             "expected the same inputs; compare engines of one encoder"
+        )
+
+
+def _require_launched_alike(gate: str, baseline: Loaded, candidate: Loaded) -> None:
+    """A failed capture leaves plain launches, which take longer than a graph's: beside those a slower engine would look as fast."""
+    if baseline.graph.startswith(_PLAIN) != candidate.graph.startswith(_PLAIN):
+        raise InvalidMeasurement(
+            f"{gate}: the baseline is launched as {baseline.graph}, the candidate as {candidate.graph}; "
+            "expected both alike; free memory on the GPU, or time fewer engines at one time"
         )
 
 

@@ -42,7 +42,7 @@ def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
 
 
 class Runner:
-    """Keeps one session an engine, and what its launches gave, until it is closed.
+    """Keeps one session an engine until it is closed, and what its launches gave.
 
     Args:
         maker: makes the engines.
@@ -52,6 +52,7 @@ class Runner:
         self._maker = maker
         self._once = Once()
         self._stack = ExitStack()
+        self._closings = 0
         self._rows_run: Counter[EngineSpec] = Counter()
 
     def run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
@@ -81,11 +82,12 @@ class Runner:
         return self._rows_run[spec]
 
     def close(self) -> None:
-        """Free all engines."""
+        """Free all engines. One that is run again is loaded again."""
         self._stack.close()
+        self._closings += 1
 
     def _session(self, spec: EngineSpec) -> Session:
-        return self._once(("session", spec), lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
+        return self._once(("session", self._closings, spec), lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
 
     def _run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         session = self._session(spec)

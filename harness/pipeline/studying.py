@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.measure.blocks import launches_a_block
 from harness.measure.machine import this_machine
 from harness.pipeline.budget import Budget, OutOfTime
+from harness.pipeline.guarding import guarded
 from harness.pipeline.making import Progress
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import ANSWER_S, DELAY, Plan, measure
@@ -125,10 +126,12 @@ def _traced(asked: Study) -> tuple[tuple[float, ...], dict[str, str]]:
         worker = EngineWorker(process, ANSWER_S)
         loaded = worker.load(key, asked.engine, rows=asked.engine.spec.batch.optimum, protocol=protocol, threads=TIMING_THREADS)
         launches = launches_a_block(worker.warm(key, protocol).launch_ms, _TRACE_BLOCK_MS)
-        end = time.monotonic() + asked.trace_s
-        while time.monotonic() < end:
-            ms += worker.time(key, launches, Cache.HOT)
-    about = {"engine": asked.engine.spec.id, "launches": loaded.graph, "clock": loaded.clock, "machine": this_machine().cpu_model}
+        with guarded(loaded.device_uuid, ours=1) as guard:
+            end = time.monotonic() + asked.trace_s
+            while time.monotonic() < end:
+                ms += worker.time(key, launches, Cache.HOT)
+            seen = guard.words()
+    about = {"engine": asked.engine.spec.id, "launches": loaded.graph, "clock": loaded.clock, "machine": this_machine().cpu_model, **seen}
     return tuple(ms), about
 
 

@@ -1,9 +1,12 @@
 """Whether a GPU's clocks are locked while it is timed, and who may say so."""
 
+import os
+import signal
+
 import pytest
 
 from harness.measure.gpu_state import Gpu
-from harness.pipeline.guarding import LEAVE_CLOCKS, GpuGuard
+from harness.pipeline.guarding import LEAVE_CLOCKS, GpuGuard, guarded
 from tests.helpers.fake_nvml import UUID, FakeNvml
 
 
@@ -29,3 +32,21 @@ def test_whoever_lends_the_gpu_can_have_its_clocks_left_alone(monkeypatch, word,
     assert (mhz is None) == is_left
     assert ("nvmlDeviceSetGpuLockedClocks" not in nvml.calls) == is_left
     assert words == ("unlocked: ENGINEGATE_LEAVE_CLOCKS is set" if is_left else "locked to 1584 MHz")
+
+
+def test_a_job_that_is_cancelled_gives_clocks_back(monkeypatch):
+    monkeypatch.delenv(LEAVE_CLOCKS, raising=False)
+    nvml = FakeNvml()
+    monkeypatch.setattr("harness.pipeline.guarding.watched", lambda uuid: Gpu(nvml, uuid))
+    before = signal.getsignal(signal.SIGTERM)
+    held: list[int | None] = []
+
+    def cancelled() -> None:
+        with guarded(UUID, ours=1):
+            held.append(nvml.locked)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        cancelled()
+    assert (held, nvml.locked) == ([1584], None)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.errors import OutsideProfile, UnusableEngine, UsageError, WorkerHung
+from harness.errors import InvalidMeasurement, OutsideProfile, UnusableEngine, UsageError, WorkerHung
 from harness.judge.latency.samples import judge_samples
 from harness.measure.blocks import ABBA, BAAB
 from harness.measure.gpu_state import Gpu
+from harness.pipeline import pairing
 from harness.pipeline.guarding import BlindGuard, GpuGuard
 from harness.pipeline.pairing import Plan, measure, measure_pairs
 from harness.records.latency import Arm
 from harness.records.timing import Cache, TimingProtocol
 from harness.records.verdict import Status
+from harness.workers.engines import Loaded
 from tests.helpers.fake_nvml import NO_PERMISSION, UUID, FakeNvml
 from tests.helpers.left_engines import fake_engine
 
@@ -139,3 +142,13 @@ def test_a_gpu_that_nobody_can_see_is_timed_without_clocks():
     guard = BlindGuard("absent: no driver")
     assert guard.block(Arm.BASELINE, _block).sm_clock_mhz is None
     assert guard.words()["guard"] == "absent: no driver"
+
+
+def test_an_arm_whose_capture_failed_is_not_judged_beside_graph_replays():
+    replayed = Loaded(
+        ports=(), load_ms=1.0, backend_version="1", clock="a test", graph="graph replays", device_uuid=None, peak_before_bytes=None
+    )
+    plain = replace(replayed, graph="plain launches: no graph was captured: no room")
+    pairing._require_launched_alike("a gate", replayed, replayed)
+    with pytest.raises(InvalidMeasurement, match=r"baseline is launched as plain launches: .*, the candidate as graph replays"):
+        pairing._require_launched_alike("a gate", plain, replayed)
