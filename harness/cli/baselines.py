@@ -42,7 +42,12 @@ def _add_looks(verbs: Any) -> None:
 def _add_decisions(verbs: Any) -> None:
     command = _add(verbs, "accept", accept, "approve a pending engine, once it is shown not to be slower; refused in CI")
     _add_decision(command)
-    command.add_argument("--release", metavar="NAME", help="it is what release NAME ships: from now on slow-downs add up from here")
+    command.add_argument(
+        "--release",
+        type=_sentence,
+        metavar="NAME",
+        help="it is what release NAME ships: from now on slow-downs add up from here",
+    )
     command.epilog = _EPILOG
     command = _add(verbs, "reject", reject, "say no to a pending engine, and why; refused in CI")
     _add_decision(command)

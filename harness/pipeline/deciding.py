@@ -120,7 +120,8 @@ def accepted(desk: Desk, path: Path, *, who: str, reason: str, release: str | No
 
     Raises:
         WritesRefused: in CI.
-        UnusablePending: it is no such file, was rejected, comes from a session that told the engine from itself, or from another machine.
+        UnusablePending: it is no such file, was rejected, comes from a session that told the engine from itself, or has predecessors and
+            comes from another machine.
         UnreadableBaseline, StoreFailed: a record or an engine cannot be had.
         WorkerFailed: a worker died, hung or babbled.
     """

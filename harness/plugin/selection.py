@@ -129,12 +129,20 @@ def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str 
     """Why gate.toml leaves out what the test judges, or what it lacks for that; None when neither is so."""
     from harness.pipeline.isolating import machine_class_of
 
+    where = machine_class_of(engine)
     for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
-        where = machine_class_of(engine)
         line = settings.policy.margin_line(metric, engine, where)
         if not line.gated:
             return f"{metric} is not gated on {where}: {line.reason}"
-    return _NO_STORE if LATENCY_MS in gates.metrics and settings.blobs is None else None
+    if LATENCY_MS not in gates.metrics or settings.blobs is not None or _is_recorded(settings, engine, where):
+        return None  # an engine that was approved and cannot be fetched is NO_BASELINE, and nothing that was never asked for
+    return _NO_STORE
+
+
+def _is_recorded(settings: Settings, engine: EngineSpec, where: str) -> bool:
+    """Whether the baselines hold an approved engine of this encoder, recipe and backend."""
+    folder = settings.baselines_dir / where / engine.encoder.arch.replace("/", "-") / engine.encoder.tower / engine.recipe
+    return any(folder.glob(f"{engine.backend}-*.latency.json"))
 
 
 def latency_gates(items: Sequence[pytest.Item]) -> tuple[Timed, ...]:

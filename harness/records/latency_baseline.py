@@ -48,6 +48,13 @@ class LatencyKey:
     protocol: str
     options: BuildOptions = field(default_factory=BuildOptions)
 
+    def __post_init__(self) -> None:
+        if self.recipe not in set(Recipe):
+            raise UnreadableBaseline(f"recipe {self.recipe!r} is unknown; expected one of {', '.join(Recipe)}")
+        named = (self.machine_class, self.tower, self.backend, self.backend_version)
+        if not all(re.fullmatch(r"[\w+-][\w.+-]*", name) for name in named):
+            raise UnreadableBaseline(f"{named} name a path; expected plain names, since records lie in folders of them")
+
     @property
     def path(self) -> PurePosixPath:
         """Where its records lie below the baselines folder; other keys of the same engine share the file."""
@@ -116,6 +123,10 @@ class TimedEngine:
     itself: LatencyJudgement
     made_at: str
     about: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if not all(block.ms for process in self.blocks for block in process.blocks) or not any(process.blocks for process in self.blocks):
+            raise UnreadableBaseline("it holds no timed block, or an empty one; expected some of each process")
 
     @property
     def p50_ms(self) -> float:

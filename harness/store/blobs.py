@@ -54,7 +54,7 @@ class FolderBlobs:
     def has(self, sha256: str) -> bool:
         """Whether there is such a file."""
         self._require_folder()
-        return self._path(sha256).is_file()
+        return self._is_there(self._path(sha256))
 
     def fetch(self, sha256: str) -> Path:
         """The file itself; see `BlobStore.fetch`."""
@@ -76,12 +76,18 @@ class FolderBlobs:
         self._require_folder()
         sha256 = self._digest(path)
         kept = self._path(sha256)
-        if not kept.is_file() or self._digest(kept) != sha256:
+        if not self._is_there(kept) or self._digest(kept) != sha256:
             try:
                 copy_atomically(path, kept)
             except StoreFailed as error:
                 raise UnreachableBlobs(f"{self} takes no {path.name}: {error}") from error
         return sha256
+
+    def _is_there(self, path: Path) -> bool:
+        try:
+            return path.is_file()
+        except OSError as error:
+            raise UnreachableBlobs(f"{path} cannot be looked at ({error.strerror}); expected a folder that this user can read") from error
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

@@ -1,7 +1,8 @@
 """Approved engines and their times, in files that people review, and the pending records that ask for approval.
 
 `<machine class>/<arch>/<tower>/<recipe>/<backend>-<version>.latency.json` below the baselines folder. Of each key all records stay, and
-each names the digest of the one it follows, so that nobody takes one out or changes one unseen.
+each names the digest of the one it follows, so that nobody takes one out or changes one unseen, but for the last: that one is seen in
+the diff that adds it.
 """
 
 from __future__ import annotations

@@ -158,3 +158,20 @@ def test_what_is_no_pending_record_is_refused_in_words(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UnusablePending, match=r"x\.pending\.json"):
         read_pending(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "words"),
+    [
+        ("blocks", [], "no timed block"),
+        ("recipe", "nothing", "recipe 'nothing' is unknown"),
+        ("machine_class", "../..", "expected plain names"),
+    ],
+)
+def test_a_pending_record_of_nothing_or_of_another_place_is_refused_in_words(tmp_path, part, other, words):
+    path = tmp_path / "x.pending.json"
+    plain = json.loads(to_json(PendingLatency(timed=timed())))
+    (plain["timed"] if part == "blocks" else plain["timed"]["key"])[part] = other
+    path.write_text(json.dumps(plain))
+    with pytest.raises(UnusablePending, match=words):
+        read_pending(path)

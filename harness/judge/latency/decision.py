@@ -119,7 +119,15 @@ def two_stage_detectable(sd: Floats, processes: int, *, alpha: float, margin: fl
     return np.expm1(np.log1p(margin) + distance * sd / np.sqrt(processes))
 
 
-def run_statuses(first: Floats, second: Floats | None, *, alpha: float, delta: float | Floats, margin: float | Floats = 0.0) -> Statuses:
+def run_statuses(
+    first: Floats,
+    second: Floats | None,
+    *,
+    alpha: float,
+    delta: float | Floats,
+    margin: float | Floats = 0.0,
+    asked: Bools | None = None,
+) -> Statuses:
     """Statuses of all gates of a run, [..., gates], in two stages with Holm's correction.
 
     Args:
@@ -127,9 +135,11 @@ def run_statuses(first: Floats, second: Floats | None, *, alpha: float, delta: f
         second: of the second, of new processes; figures of gates that did not need it are not looked at. None where none did.
         alpha: chance of any FAIL in a run without a change.
         delta, margin: as of `one_stage`; one for all gates, or one a gate, [gates].
+        asked: which gates have a second stage, where more do than need one at `alpha`: what was measured counts.
     """
     one = effect_of(first)
-    asked = needs_second_stage(one, alpha=alpha, delta=delta, margin=margin)
+    needed = needs_second_stage(one, alpha=alpha, delta=delta, margin=margin)
+    asked = needed if asked is None else asked | needed
     if second is None:
         if asked.any():
             raise ValueError("a gate needs its second stage; expected figures of new processes")

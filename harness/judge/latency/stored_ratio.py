@@ -101,12 +101,12 @@ def ratio_judgements(
     if not names:
         return judged
     ones = np.stack([_against(gates[name], first[name]) for name in names])
-    asked = [name for name in names if name in second]
+    asked = np.array([name in second for name in names])
     twos = np.stack([_against(gates[name], second[name]) if name in second else ones[row] for row, name in enumerate(names)])
     delta, margin = np.array([gates[name].delta for name in names]), np.array([gates[name].session_spread for name in names])
     # A gate that proves nothing keeps its share of alpha to itself: the others gain nothing from it.
     share = alpha * len(names) / len(gates)
-    statuses = run_statuses(ones, twos if asked else None, alpha=share, delta=delta, margin=margin)
+    statuses = run_statuses(ones, twos if asked.any() else None, alpha=share, delta=delta, margin=margin, asked=asked)
     each = alpha / len(gates)
     for name, status in zip(names, statuses, strict=True):
         judged[name] = _judged(gates[name], first[name], second.get(name), Status(status), each)

@@ -146,3 +146,21 @@ def test_a_process_that_lost_all_groups_is_told():
 
 def test_two_processes_prove_nothing():
     assert "expected at least 3" in ratio_seen(samples(processes=2)).problem
+
+
+def test_what_a_second_stage_showed_counts_also_where_another_gate_lost_its_share():
+    # Asked again at the square root of alpha, and not at that of the half that is left when the other gate has no baseline.
+    unapproved = RatioGate(approved=None, delta=0.25, session_spread=0.05)
+    gates = {"one": GATE, "other": unapproved}
+    alpha = 0.02
+    first = next(
+        stage
+        for stage in (seen(change / 1000, spread=0.05) for change in range(50, 250))
+        if asks_again({"one": GATE}, {"one": stage}, alpha=alpha) and not asks_again({"one": GATE}, {"one": stage}, alpha=alpha / 2)
+    )
+    second = seen(0.6, spread=0.05, seed=2)
+
+    judgement = ratio_judgements(gates, {"one": first, "other": seen(0.0)}, {"one": second}, alpha=alpha)["one"]
+
+    assert judgement.interval[1] > judgement.bound
+    assert judgement.status is not Status.PASS
