@@ -26,7 +26,7 @@ def trimmed(desk: Desk, runs: Sequence[Path], *, dry_run: bool) -> BaselineTrim:
 
     Raises:
         WritesRefused: in CI, unless nothing is to be written.
-        UsageError: a folder holds no run, or none of the runs timed anything beside an approved engine.
+        UsageError: a folder holds no run, none of the runs timed anything beside an approved engine, or one failed to build what it timed.
         UnreadableBaseline, StoreFailed: a record cannot be understood or written.
     """
     if not dry_run:
@@ -45,6 +45,12 @@ def trimmed(desk: Desk, runs: Sequence[Path], *, dry_run: bool) -> BaselineTrim:
 def _asked(run: RunRecord) -> Iterator[LatencyKey]:
     """Keys of the engines that a run timed beside approved ones, or for which it had none."""
     timed = {(row.encoder, row.recipe, row.backend) for row in run.verdicts if row.metric == LATENCY_MS}
+    built = {(row.encoder, row.recipe, row.backend) for row in run.engines}
+    if lost := timed - built:
+        named = ", ".join(sorted(" ".join(filter(None, one)) for one in lost))
+        raise UsageError(
+            f"the run of {run.started} judged {named} and built no such engine; expected whole runs, since their records would go"
+        )
     return (_key(run, row) for row in run.engines if (row.encoder, row.recipe, row.backend) in timed)
 
 

@@ -337,6 +337,17 @@ class TestTrim:
         assert [key["recipe"] for key in json.loads(capsys.readouterr().out)["removed"]] == ["attention"]
         assert set(place.records.chains()) == {place.key, elsewhere}
 
+    def test_a_run_that_could_not_build_what_it_judges_removes_nothing(self, place, machine, capsys):
+        assert place.accept("engine-0", key=place.key) == 0
+        run = self.run(place)
+        record = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**record, "engines": []}))
+        capsys.readouterr()
+
+        assert main(["baseline", "trim", str(run)]) == 2
+        assert "built no such engine; expected whole runs" in capsys.readouterr().err
+        assert set(place.records.chains()) == {place.key}
+
     def test_several_runs_together_say_what_is_asked_for(self, place, machine):
         other = replace(place.key, recipe="attention")
         for number, key in enumerate((place.key, other)):
