@@ -193,9 +193,12 @@ def ledger_of(item: pytest.Item) -> Ledger:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Tell what broke in a gate's set-up in its own words."""
+    """Tell what broke in a gate's set-up in its own words, and list what a fixture leaves out."""
     try:
         return (yield)
+    except pytest.skip.Exception as skipped:
+        _leave_out(item, skipped)
+        raise
     except EnginegateError as error:
         if not _gates(item):
             raise
@@ -209,8 +212,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         result = yield
     except pytest.skip.Exception as skipped:
-        if _gates(item):
-            ledger_of(item).left_out = str(skipped)
+        _leave_out(item, skipped)
         raise
     except EnginegateError as error:
         if _gates(item):
@@ -226,6 +228,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if ledger_of(item).red:
             pytest.fail("\n".join(_sentence(verdict) for verdict in ledger_of(item).red), pytrace=False)
     return result
+
+
+def _leave_out(item: pytest.Item, skipped: BaseException) -> None:
+    if _gates(item):
+        ledger_of(item).left_out = str(skipped)
 
 
 def _gates(item: pytest.Item) -> bool:

@@ -15,6 +15,11 @@ class FixedBatchOnly(fake.FakeBackend):
     """As TensorRT 10.6 on Hopper."""
 
     @property
+    def version(self) -> str:
+        """Of its own, so that it finds no engine in a cache that the other one built."""
+        return f"{super().version}-fixed-batch-only"
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """With the one that has a run ask first."""
         return super().capabilities | {Capability.MAY_NEED_FIXED_BATCH}
