@@ -293,7 +293,8 @@ class TestStoredEngines:
         row = second.of("latency_ms")
         assert (second.code, row["status"], row["direction"]) == (0, "PASS", "ceiling")
         assert row["interval"][0] < row["observed"] < row["interval"][1] < row["bound"]
-        assert "beside the approved engine, in the same session; 3 processes" in row["reason"]
+        # A first stage that happens to look slow is followed by a second one.
+        assert re.search(r"beside the approved engine, in the same session; 3 (\+ 3 )?processes", row["reason"])
         kept = gate.folder / "second" / "samples" / "small-clip-image-linear-onnxruntime-latency-beside-approved.json"
         assert gate.command("judge-latency", str(kept), "--delta", "1000000").code == 0
         self.times_can_be_compared(gate)
