@@ -190,9 +190,9 @@ class _Report:
                         builders.wait([engine, *filter(None, [self._twin(engine)])])
                         self._look(engine)
                         self._try_out(engine)
-                if len(gpus) > 1 and self._has_time_for(following):
-                    builders.begin(self._to_build(following))
                 with builders.timing():
+                    if len(gpus) > 1 and self._has_time_for(following):  # on the other GPUs: this one is left alone from here on
+                        builders.begin(self._to_build(following))
                     self._time(wave)
                     self._profile(wave)
                 self.written()
