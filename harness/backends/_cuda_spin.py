@@ -88,7 +88,7 @@ def captured(cuda: Cuda, stream: Any, work: Callable[[], object]) -> Any:
     cuda("cudaStreamBeginCapture", stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
     try:
         work()
-    except Exception:
+    except Exception:  # whatever it was: a capture that was begun has to be ended
         cuda.runtime.cudaStreamEndCapture(stream)
         cuda.runtime.cudaGetLastError()  # what a broken capture leaves would be taken for the next call's error
         raise

@@ -52,7 +52,7 @@ class Outcome:
 
     @property
     def changes_nothing(self) -> bool:
-        return self.snr_db is not None and self.snr_db > self.clean_snr_db - NOTHING_CHANGED_DB
+        return self.snr_db is not None and abs(self.snr_db - self.clean_snr_db) < NOTHING_CHANGED_DB
 
 
 @dataclass(frozen=True, kw_only=True)

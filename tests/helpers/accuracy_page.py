@@ -20,8 +20,8 @@ tools' rules are given the same rows and the same FP32 reference.
 Made by `{command}`, which `tox run -e accuracy` runs, in {minutes:.0f} minutes of CPU time, on {machine}.
 
 - **accuracy**, **graph**: how many engines that suite catches, and by what: the metric that fails first, the checks.
-- **same**: engines whose centred SNR is less than 0.1 dB below the clean engine's and in whose graph no check finds anything: nothing is
-  wrong with such an engine on these weights and inputs. They are listed below and count neither as caught nor as missed.
+- **same**: engines whose centred SNR is within 0.1 dB of the clean engine's and in whose graph no check finds anything: nothing is wrong
+  with such an engine on these weights and inputs. They are listed below and count neither as caught nor as missed.
 - **Polygraphy**: cosine of the flattened output, at least 0.997 (its own function and default). **Torch-TensorRT**: the same, above 0.99.
   **TensorRT-LLM**: zero-shot accuracy not below FP32's by more than two unpaired samples may differ (alpha 0.05, sigma 50); "-" where
   weights have learnt nothing.
