@@ -11,9 +11,12 @@ from types import ModuleType
 from typing import Any
 
 from harness.backends import _tensorrt_library as library
+from harness.backends._allocations import AllocationCounter
 from harness.backends._copy_rate import copy_gbps
-from harness.backends._cuda import find_gpu
+from harness.backends._counted_session import CountedSession
+from harness.backends._cuda import Cuda, find_gpu
 from harness.backends._cuda_session import TensorRtSession
+from harness.backends._gpu_allocator import CudaBlocks, new_allocator, why_no_allocator
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
 from harness.backends._product_rate import SIDE, product_tflops
 from harness.contracts import Action, Capability, Say
@@ -21,6 +24,7 @@ from harness.errors import (
     BuildFailed,
     EnginegateError,
     HostCodeRefused,
+    InvalidMeasurement,
     MissingDevice,
     MissingLibrary,
     NeedsFixedBatch,
@@ -143,12 +147,31 @@ class TensorRtBackend:
             HostCodeRefused: the plan carries code for the host, and nobody allowed it.
             OutOfDeviceMemory: the GPU has no room for it.
         """
-        gpu = _require_gpu(engine.spec)
-        path = _require_ours(engine, gpu)
-        _require_allowed(engine.spec)
-        content = _content(path, engine.sha256)
+        gpu, path, content = _required(engine)
         trt = library.load()
         session = TensorRtSession(trt, _deserialized(trt, path, content, engine.spec.options), engine.spec.batch, gpu.uuid)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    @contextmanager
+    def open_counted(self, engine: EngineArtifact) -> Iterator[CountedSession]:
+        """A session whose device memory is counted, from the first byte of its weights on. TensorRT allocates through us meanwhile.
+
+        Raises:
+            InvalidMeasurement: this release takes no allocator.
+            MissingDevice, UnusableEngine, HostCodeRefused, OutOfDeviceMemory: as `open`.
+        """
+        gpu, path, content = _required(engine)
+        trt = library.load()
+        if why_not := why_no_allocator(trt):
+            raise InvalidMeasurement(f"device memory of {engine.spec.id} cannot be counted: {why_not}")
+        counter = AllocationCounter()
+        allocator = new_allocator(trt, counter, CudaBlocks(Cuda().runtime))
+        loaded = _deserialized(trt, path, content, engine.spec.options, allocator)
+        session = CountedSession(trt, loaded, engine.spec.batch, gpu.uuid, counter)
+        del loaded  # closing the session is to be the end of it
         try:
             yield session
         finally:
@@ -215,6 +238,14 @@ def _require_gpu(engine: EngineSpec) -> Gpu:
     return gpu
 
 
+def _required(engine: EngineArtifact) -> tuple[Gpu, Path, bytes]:
+    """The GPU, the plan's path and its bytes, once all that can be known of them without TensorRT fits."""
+    gpu = _require_gpu(engine.spec)
+    path = _require_ours(engine, gpu)
+    _require_allowed(engine.spec)
+    return gpu, path, _content(path, engine.sha256)
+
+
 def _require_ours(engine: EngineArtifact, gpu: Gpu) -> Path:
     if engine.path is None or not engine.path.is_file():
         raise UnusableEngine(f"{engine.spec.id} has no engine file ({engine.path}); expected what `build` left; build it again")
@@ -250,7 +281,7 @@ def _content(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOptions) -> Any:
+def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOptions, allocator: Any = None) -> Any:
     logger = logger_of(trt)
     logger.errors.clear()
     runtime = trt.Runtime(logger)
@@ -259,6 +290,8 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
         _unusable.append(runtime)
         kind = OutOfDeviceMemory if means_out_of_memory(_said(logger)) else MissingDevice
         raise kind(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
+    if allocator is not None:
+        runtime.gpu_allocator = allocator
     # A plan may carry code for the host. What was not built to carry any has no need of it, whatever is allowed.
     runtime.engine_host_code_allowed = options.version_compatible and _is_host_code_allowed()
     engine = runtime.deserialize_cuda_engine(content)

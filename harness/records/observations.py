@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +155,64 @@ class MemoryReading:
     plan_bytes: int | None
     activation_bytes: int | None
     source: str
+
+
+class DevicePhase(StrEnum):
+    """What an engine was doing when it asked for memory of the device."""
+
+    LOAD = "load"  # deserialization: weights
+    CONTEXT = "context"  # an execution context: activations
+    BUFFERS = "buffers"  # inputs and outputs of a batch
+    FIRST_LAUNCH = "first launch"  # also does what a library puts off until then
+    LAUNCHES = "launches"  # all later ones
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseBytes:
+    """What one phase took of the device, as it was asked for, in bytes.
+
+    Attributes:
+        runtime_bytes, session_bytes: taken in it, by the library through its allocator and by us for inputs and outputs; what was given
+            back again is not taken off.
+        held_bytes: of both, what was held when it ended.
+        peak_bytes: the most that was held at once during it.
+        requests: how often memory was taken.
+    """
+
+    phase: DevicePhase
+    runtime_bytes: int
+    session_bytes: int
+    held_bytes: int
+    peak_bytes: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """What running an engine took of the device, counted request by request where memory is taken.
+
+    The driver's own (its context, kernels, granules to which it rounds) is in none of it, and neither is any other process's.
+
+    Attributes:
+        phases: those that were entered, in order.
+        rows: batch of the launches.
+        troubles: what went wrong with counting, in words; the figures are not to be trusted then.
+    """
+
+    phases: tuple[PhaseBytes, ...]
+    rows: int = 0
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was held at once."""
+        return max((phase.peak_bytes for phase in self.phases), default=0)
+
+    @property
+    def launch_bytes(self) -> int:
+        """Taken by launches after the first, which need none."""
+        return sum(phase.runtime_bytes + phase.session_bytes for phase in self.phases if phase.phase is DevicePhase.LAUNCHES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ class Script:
         refuses_cache: whether the builder refuses a timing cache.
         during: called with the config while the engine is built.
         layers: names and milliseconds that a profiler is told after each launch.
+        launch_bytes: what each launch takes of the device and keeps, where an allocator of ours is asked for it.
         asked: what it was asked, by name.
     """
 
@@ -50,6 +51,7 @@ class Script:
     refuses_cache: bool = False
     during: Callable[[Any], None] | None = None
     layers: list[tuple[str, float]] = field(default_factory=list)
+    launch_bytes: int = 0
     asked: dict[str, Any] = field(default_factory=dict)
 
 
@@ -201,8 +203,21 @@ class _Cache(_Nothing):
         return self._content + b"more"
 
 
+class _Block:
+    """Memory of the device for as long as it lives, where an allocator of ours is asked for it."""
+
+    def __init__(self, allocator: Any, nbytes: int) -> None:
+        self._allocator = allocator
+        self._address = allocator.allocate(nbytes, 256, 0) if allocator is not None else 0
+
+    def __del__(self) -> None:
+        if self._allocator is not None:
+            self._allocator.deallocate(self._address)
+
+
 class _Runtime(_Nothing):
     engine_host_code_allowed = True
+    gpu_allocator: Any = None
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -212,13 +227,16 @@ class _Runtime(_Nothing):
     def deserialize_cuda_engine(self, _plan: bytes) -> Any:
         self._script.asked["host code allowed"] = self.engine_host_code_allowed
         if self._script.loads:
-            return self._trt.ICudaEngine()
+            engine = self._trt.ICudaEngine()
+            engine._allocator, engine._weights = self.gpu_allocator, _Block(self.gpu_allocator, WEIGHTS_BYTES)
+            return engine
         for severity, words in self._script.says:
             self._logger.log(SimpleNamespace(name=severity), words)
         return None
 
 
 class _Engine(_Nothing):
+    _allocator: Any = None
     num_io_tensors = 2
     num_optimization_profiles = 1
     device_memory_size = -1  # what the old name says of an engine of more than 2 GiB
@@ -237,7 +255,9 @@ class _Engine(_Nothing):
         return WEIGHTS_BYTES if stat.name == "TOTAL_WEIGHTS_SIZE" else 0
 
     def create_execution_context(self) -> Any:
-        return self._trt.IExecutionContext()
+        context = self._trt.IExecutionContext()
+        context._allocator, context._blocks = self._allocator, [_Block(self._allocator, ACTIVATION_BYTES)]
+        return context
 
     def get_tensor_name(self, index: int) -> str:
         return ("image", "embedding")[index]
@@ -254,6 +274,8 @@ class _Engine(_Nothing):
 
 class _Context(_Nothing):
     profiler = None
+    _allocator: Any
+    _blocks: list[_Block]
 
     def __init__(self) -> None:
         self._rows = 0
@@ -271,6 +293,8 @@ class _Context(_Nothing):
 
     def execute_async_v3(self, _stream: int) -> bool:
         self._script.asked["launches"] = self._script.asked.get("launches", 0) + 1
+        if self._script.launch_bytes:
+            self._blocks.append(_Block(self._allocator, self._script.launch_bytes))
         for name, ms in self._script.layers if self.profiler is not None else ():
             self.profiler.report_layer_time(name, ms)
         return True
@@ -287,6 +311,7 @@ _BEHAVIOURS: dict[str, type] = {
     "IBuilderConfig": _Config,
     "ICudaEngine": _Engine,
     "IExecutionContext": _Context,
+    "IGpuAllocator": _Interface,
     "ILogger": _Interface,
     "INetworkDefinition": _Network,
     "IOptimizationProfile": _Profile,
