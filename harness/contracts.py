@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.records.artifacts import BuiltFiles, EngineArtifact
 from harness.records.machine import Gpu
-from harness.records.observations import LayerRow, Tensors
+from harness.records.observations import DeviceMemory, LayerRow, Tensors
 from harness.records.profile import Ceilings
 from harness.records.spec import EngineSpec
 
@@ -46,6 +46,7 @@ class Capability(StrEnum):
     ENGINE_IS_ONNX = "engine_is_onnx"  # the engine file is the ONNX file itself
     LAUNCHES_AT_ONCE = "launches_at_once"  # several threads may use one session, each with feeds of its own
     LAYER_TIMES = "layer_times"  # its sessions say how long each layer of a launch takes
+    DEVICE_MEMORY = "device_memory"  # what its runtime takes of the device is counted request by request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +194,31 @@ class LayerTimed(Protocol):
 
     def profile(self, feed: Feed, launches: int) -> ProfiledLaunches:
         """Launch so often, each time waiting for the end."""
+        ...
+
+
+class CountedSession(Session, Protocol):
+    """A session whose memory on the device is counted, from the loading of its engine on. It is not timed."""
+
+    def device_memory(self, rows: int) -> DeviceMemory:
+        """What was taken so far, also once it is closed.
+
+        Args:
+            rows: batch of its launches.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsDeviceMemory(Protocol):
+    """A backend whose runtime takes memory of the device through an allocator of ours; see `Capability.DEVICE_MEMORY`."""
+
+    def open_counted(self, engine: EngineArtifact) -> AbstractContextManager[CountedSession]:
+        """Load the engine as `open` does, and count.
+
+        Raises:
+            InvalidMeasurement: this release of the runtime takes no allocator.
+        """
         ...
 
 

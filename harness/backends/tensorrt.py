@@ -65,6 +65,7 @@ class TensorRtBackend:
             Capability.BUILD_OPTIONS,
             Capability.TIMES_KERNELS,
             Capability.MAY_NEED_FIXED_BATCH,
+            Capability.DEVICE_MEMORY,
         }
     )
 

@@ -214,6 +214,7 @@ def _absolute(metric: str, before: float, after: float, held: _Held) -> tuple[Ef
 _JUDGES: Mapping[str, Callable[[str, float, float, _Held], tuple[Effect, str]]] = {
     "centred_snr_db": _snr,
     "check_E7": _no_more,
+    "device_peak_bytes": _at_most,
     "host_bytes": _at_most,
     "latency_ratio": _at_most,
     "reformat_bytes": _at_most,

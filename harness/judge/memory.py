@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.judge.structure import GraphView
 from harness.judge.token_tables import token_tables
+from harness.records.observations import DeviceMemory
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Direction, Judgement, Status
 
@@ -35,6 +38,27 @@ def bytes_against_baseline(
         saved = f"{observed - approved:+,.0f} bytes; approve the smaller figure with --baselines=update"
         return _bytes(metric, Status.PASS, observed, approved, f"baseline_stale: {saved}")
     return _bytes(metric, Status.PASS, observed, approved, "" if is_same_graph else _graphs(is_same_graph))
+
+
+def device_peak_against_baseline(seen: DeviceMemory, approved: float | None, *, is_same_graph: bool, relative_margin: float) -> Judgement:
+    """Whether running an engine takes no more of its device than the approved one did, and launches take nothing at all.
+
+    The figure is the most that was held at once, as it was asked for. The rule is that of `bytes_against_baseline`: that the same graph
+    repeats to the byte follows where the builder gives the same plan, and nobody has seen yet whether it holds where kernels are timed.
+
+    Args:
+        seen: counted by phase, in bytes.
+        approved: in bytes; None when there is no baseline.
+        is_same_graph, relative_margin: see `bytes_against_baseline`.
+    """
+    metric = "device_peak_bytes"
+    if why_not := _why_not_counted(seen):
+        return _bytes(metric, Status.INVALID, None, approved, why_not)
+    if seen.launch_bytes:
+        reason = f"launches after the first took {seen.launch_bytes:,} bytes of the device; expected none; {_by_phase(seen)}"
+        return _bytes(metric, Status.FAIL, seen.peak_bytes, approved, reason)
+    judged = bytes_against_baseline(metric, seen.peak_bytes, approved, is_same_graph=is_same_graph, relative_margin=relative_margin)
+    return replace(judged, reason=f"{judged.reason}; {_by_phase(seen)}") if judged.status is Status.FAIL else judged
 
 
 def host_bytes_against_baseline(
@@ -92,6 +116,19 @@ def predicted_weights_ratio(fp16: GraphView, policy: RecipePolicy) -> float | No
     weights = {constant.name: constant for constant in (*gemms, *tables)}
     saved = sum(weight.nbytes - weight.elements for weight in weights.values())
     return (total - saved) / total if gemms and saved else None
+
+
+def _why_not_counted(seen: DeviceMemory) -> str | None:
+    if seen.troubles:
+        return f"counting went wrong: {'; '.join(seen.troubles)}"
+    if seen.runtime_bytes == 0:
+        return "the runtime asked the allocator that it was given for nothing, so it takes its memory elsewhere"
+    return None
+
+
+def _by_phase(seen: DeviceMemory) -> str:
+    taken = ((phase.phase, phase.runtime_bytes + phase.session_bytes) for phase in seen.phases)
+    return "taken by phase: " + ", ".join(f"{phase} {nbytes:,}" for phase, nbytes in taken if nbytes)
 
 
 def _graphs(is_same_graph: bool) -> str:

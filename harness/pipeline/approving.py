@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 # What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
 STORED_METRICS = frozenset(
-    {"activation_bytes", "centred_snr_db", "check_E7", "host_bytes", "latency_ratio", "plan_bytes", "reformat_bytes", "weights_bytes"}
+    {
+        "activation_bytes",
+        "centred_snr_db",
+        "check_E7",
+        "device_peak_bytes",
+        "host_bytes",
+        "latency_ratio",
+        "plan_bytes",
+        "reformat_bytes",
+        "weights_bytes",
+    }
 )
 
 # Where a baseline's provenance has the make of processor that a figure was seen on.

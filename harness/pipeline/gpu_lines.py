@@ -69,6 +69,19 @@ class Looking:
         except EnginegateError as error:
             return line.after(Stage.GRAPH, Event.of(Stage.GRAPH, error))
 
+    def with_device_memory(self, line: ReportLine, engine: EngineSpec) -> ReportLine:
+        """The line with what running the engine takes of the GPU at most; unchanged where its backend does not count that.
+
+        A failure of it is an event and costs nothing else.
+        """
+        if Capability.DEVICE_MEMORY not in backend_of(engine.backend).capabilities:
+            return line
+        try:
+            judged = self._approvals.counted(self._device_peak(engine), engine)
+        except EnginegateError as error:
+            return replace(line, events=(*line.events, Event.of(Stage.ACCURACY, error)))
+        return replace(line, benchmark=(*(one for one in line.benchmark if one.metric != judged.metric), judged))
+
     def with_accuracy(self, line: ReportLine, engine: EngineSpec, *, twin: EngineSpec | None) -> ReportLine:
         """The line with the judgements that FP32 rows allow; unchanged where weights are random ones."""
         rows = self._prepared.manifest.rows_of(engine.encoder.name)
@@ -104,6 +117,19 @@ class Looking:
             predicted = predicted_weights_ratio(self._pipeline.graph(twin.encoder, twin.recipe), self._policy.policy(engine.recipe))
             whole = self._pipeline.memory(twin).weights_bytes
             yield weights_ratio(seen.weights_bytes, whole, predicted, relative_margin=self._margin("weights_ratio", engine))
+
+    def _device_peak(self, engine: EngineSpec) -> Judgement:
+        from harness.judge.memory import device_peak_against_baseline
+        from harness.pipeline.weighing import running_device_memory
+
+        seen = running_device_memory(self._pipeline.maker.engine(engine))
+        self._keeper(engine).keep_device_memory(engine, seen)
+        return device_peak_against_baseline(
+            seen,
+            self._approvals.figure("device_peak_bytes", engine),
+            is_same_graph=self._approvals.is_same_graph(engine),
+            relative_margin=self._margin("device_peak_bytes", engine),
+        )
 
     def _against_stored(self, metric: str, observed: int | None, engine: EngineSpec) -> Judgement:
         from harness.judge.memory import bytes_against_baseline

@@ -335,7 +335,8 @@ class _Report:
         line = self._lines[engine]
         if line.is_built and Stage.ACCURACY not in line.done:
             with self._budget.step("accuracy"), self._progress(f"running {line_name(engine)}"):
-                self._keep(engine, self._looking.with_accuracy(line, engine, twin=self._built_twin(engine)))
+                weighed = self._looking.with_device_memory(line, engine)
+                self._keep(engine, self._looking.with_accuracy(weighed, engine, twin=self._built_twin(engine)))
 
     def _profile(self, wave: Sequence[EngineSpec]) -> None:
         """Where the time goes, of the largest batch alone: a smaller one's says little more, and each takes as long as its timing."""

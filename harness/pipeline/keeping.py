@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.pipeline.seeing import Pipeline
     from harness.records.latency import LatencySamples
     from harness.records.localisation import Localisation
-    from harness.records.observations import Embeddings
+    from harness.records.observations import DeviceMemory, Embeddings
     from harness.records.run import EngineRow
     from harness.store.run_directory import RunDirectory
 
@@ -88,6 +88,12 @@ class Keeper:
             if log is not None and name not in self._kept:
                 self._folder.copy_in(name, log)
                 self._kept.add(name)
+
+    def keep_device_memory(self, engine: EngineSpec, seen: DeviceMemory) -> None:
+        """Keep what running an engine took of its device, by phase, as `memory/<engine>.json`."""
+        from harness.store.codec import to_json
+
+        self._folder.save_text(f"memory/{file_stem(engine.id)}.json", to_json(seen).decode())
 
     def keep_localisation(self, found: Localisation) -> None:
         """Keep where an engine's accuracy is lost, as a record and as a plot."""

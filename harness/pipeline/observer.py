@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.pipeline.bench import Bench
     from harness.pipeline.making import StandIn
     from harness.pipeline.seeing import Pipeline
-    from harness.records.observations import Embeddings, LayerTable, MemoryReading
+    from harness.records.observations import DeviceMemory, Embeddings, LayerTable, MemoryReading
     from harness.records.policy import GatePolicy, RecipePolicy
     from harness.records.run import EngineRow
     from harness.store.blobs import BlobStore
@@ -79,6 +79,7 @@ class Observer:
         self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes)
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
+        self._device_memory: dict[EngineSpec, DeviceMemory] = {}
 
     # -- observations ------------------------------------------------------------------------------------------------------
 
@@ -201,6 +202,21 @@ class Observer:
         artifact = self._pipeline.maker.engine(engine)
         with self._pipeline.maker.working(f"weighing {engine.id}"):
             return running_host_bytes(artifact)
+
+    def device_memory(self, engine: EngineSpec) -> DeviceMemory:
+        """What running it takes of its device, phase by phase, as its runtime asks for it; also kept in the run directory.
+
+        Raises:
+            UnusableInputs: its backend does not count that.
+        """
+        from harness.pipeline.weighing import running_device_memory
+
+        if engine not in self._device_memory:
+            artifact = self._pipeline.maker.engine(engine)
+            with self._pipeline.maker.working(f"counting what {engine.id} takes of the device"):
+                self._device_memory[engine] = running_device_memory(artifact)
+            self._keeper.keep_device_memory(engine, self._device_memory[engine])
+        return self._device_memory[engine]
 
     def latency(self, engine: EngineSpec) -> Paced:
         """The engine beside its FP16 twin, in fresh processes, judged against the approved ratio together with all others of this run.

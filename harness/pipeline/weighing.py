@@ -1,13 +1,29 @@
-"""What an engine takes of the host's memory when it runs, in a process of its own."""
+"""What an engine takes of the host's memory, and of its device's, when it runs, in a process of its own."""
 
 from __future__ import annotations
 
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.artifacts import EngineArtifact
+from harness.records.observations import DeviceMemory
 from harness.records.timing import Cache, TimingProtocol
 from harness.workers.engines import EngineWorker
 from harness.workers.worker import Worker
+
+_LAUNCHES = 4  # the first does what a runtime puts off until then, the rest are to take nothing
+
+
+def running_device_memory(engine: EngineArtifact) -> DeviceMemory:
+    """What loading and launching it takes of its device, counted by the requests of its runtime and by our own.
+
+    With as many rows as its profile's maximum, in a fresh process, and with plain launches: a graph has a context of its own.
+
+    Raises:
+        InvalidMeasurement: the runtime takes no allocator.
+        WorkerFailed: the worker died, hung or babbled.
+    """
+    with Worker("device memory") as process:
+        return EngineWorker(process, ANSWER_S).weigh(engine, rows=engine.spec.batch.maximum, launches=_LAUNCHES)
 
 
 def running_host_bytes(engine: EngineArtifact) -> int | None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _TOLD = {
     "layers": (Capability.LAYER_TABLE, "it keeps no table of the engine's layers"),
     "memory": (Capability.MEMORY_FIGURES, "it does not say what the engine's activations need"),
+    "device_memory": (Capability.DEVICE_MEMORY, "no allocator of ours is under its runtime, to count what the engine takes of a device"),
 }
+# What is seen of a running engine, and not of its build.
+_RUNS = ("run", "device_memory")
 
 
 _NO_STORE = (
@@ -67,7 +70,7 @@ class Gates:
         """Read the closest marker of a test.
 
         Raises:
-            UsageError: `needs` is none of the four words, or `tower` is neither of the two.
+            UsageError: `needs` is none of the words, or `tower` is neither of the two.
         """
         marker = definition.get_closest_marker("gates")
         stray = sorted(set(marker.kwargs) - {"needs", "quantized", "trained", "tower"}) if marker else []
@@ -83,7 +86,7 @@ class Gates:
     def why_not(self, backend: Backend, engine: EngineSpec) -> str | None:
         """None when the backend can do here what the test needs."""
         reason = backend.why_not(Action.BUILD, engine)
-        if reason is None and self.needs == "run":
+        if reason is None and self.needs in _RUNS and self.fits(backend):
             reason = backend.why_not(Action.RUN, engine)
         return reason if reason or self.fits(backend) else _TOLD[self.needs][1]
 

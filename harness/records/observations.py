@@ -210,6 +210,11 @@ class DeviceMemory:
         return max((phase.peak_bytes for phase in self.phases), default=0)
 
     @property
+    def runtime_bytes(self) -> int:
+        """Taken by the library, in all phases."""
+        return sum(phase.runtime_bytes for phase in self.phases)
+
+    @property
     def launch_bytes(self) -> int:
         """Taken by launches after the first, which need none."""
         return sum(phase.runtime_bytes + phase.session_bytes for phase in self.phases if phase.phase is DevicePhase.LAUNCHES)

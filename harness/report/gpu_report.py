@@ -30,7 +30,7 @@ _TIMES = (
     "cold, next to FP16",
 )
 _SELF = ("encoder", "batch", "ms", "ratio", "between", "sees", "verdict")
-_SIZES = ("encoder", "batch", "recipe", "weights", "of FP16", "plan", "activations", "build s")
+_SIZES = ("encoder", "batch", "recipe", "weights", "of FP16", "plan", "activations", "device peak", "build s")
 _GRAPHS = (
     "encoder",
     "batch",
@@ -200,7 +200,7 @@ def _size_row(line: ReportLine, half: ReportLine | None) -> tuple[object, ...]:
     whole = half.engine.weights_bytes if half is not None and half.engine is not None else None
     share = UNKNOWN if not whole or engine.weights_bytes is None else f"{engine.weights_bytes / whole:.3f}"
     seconds = UNKNOWN if engine.build_seconds is None else f"{engine.build_seconds:.1f}"
-    sizes = (engine.plan_bytes, engine.activation_bytes)
+    sizes = (engine.plan_bytes, engine.activation_bytes, _device_peak(line))
     return (
         cell(line.encoder),
         line.batch,
@@ -210,6 +210,12 @@ def _size_row(line: ReportLine, half: ReportLine | None) -> tuple[object, ...]:
         *map(_bytes, sizes),
         seconds,
     )
+
+
+def _device_peak(line: ReportLine) -> int | None:
+    """What running it takes of the device at most, in bytes; None where nobody counted."""
+    seen = next((one.observed for one in line.benchmark if one.metric == "device_peak_bytes"), None)
+    return None if seen is None else int(seen)
 
 
 def _graphs(lines: Sequence[ReportLine]) -> Iterator[str]:

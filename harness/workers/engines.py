@@ -8,8 +8,9 @@ from typing import Any
 
 from harness.measure.blocks import WarmUp
 from harness.records.artifacts import EngineArtifact
+from harness.records.observations import DeviceMemory
 from harness.records.timing import Cache, TimingProtocol
-from harness.workers.serving import engine_to_plain
+from harness.workers.serving import device_memory_from_plain, engine_to_plain
 from harness.workers.worker import Worker
 
 
@@ -51,6 +52,10 @@ class EngineWorker:
     def embed(self, engine: EngineArtifact, *, name: str, rows: Path, out: Path) -> None:
         """Run the array `rows` of one npz file through an engine, by its input `name`, and leave what it gives in another."""
         self._ask("embed", engine=engine_to_plain(engine), name=name, rows=str(rows.absolute()), out=str(out.absolute()))
+
+    def weigh(self, engine: EngineArtifact, *, rows: int, launches: int) -> DeviceMemory:
+        """What loading an engine and launching it so often, with so many rows, takes of its device."""
+        return device_memory_from_plain(self._ask("weigh", engine=engine_to_plain(engine), rows=rows, launches=launches))
 
     def warm(self, key: str, protocol: TimingProtocol) -> WarmUp:
         """Launch until two windows agree."""

@@ -25,6 +25,7 @@ from harness.backends.registry import get_backend
 from harness.contracts import (
     Action,
     Backend,
+    CountsDeviceMemory,
     Delayable,
     DeviceTimed,
     Feed,
@@ -45,7 +46,7 @@ from harness.measure.host_memory import built_weighed, peak_bytes
 from harness.measure.layer_times import profiled
 from harness.measure.ranges import named
 from harness.records.artifacts import EngineArtifact
-from harness.records.observations import EncoderInputs, Tensors
+from harness.records.observations import DeviceMemory, DevicePhase, EncoderInputs, PhaseBytes, Tensors
 from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, Recipe
 from harness.records.timing import Cache, TimingProtocol
 
@@ -201,6 +202,26 @@ class Desk:
         seen = profiled(opened.session, opened.feed, name=name, rows=rows, launches=launches, warm_up=warm_up, launched=opened.launched)
         return asdict(seen)
 
+    def weigh(self, engine: dict[str, Any], rows: int, launches: int) -> dict[str, Any]:
+        """What loading and launching an engine takes of its device; see `device_memory_to_plain`.
+
+        Args:
+            engine: see `engine_to_plain`.
+            rows: batch of every launch.
+            launches: how many, of which the first may take memory of its own.
+        """
+        artifact = engine_from_plain(engine)
+        backend = get_backend(artifact.spec.backend)
+        _require_runs(backend, artifact.spec)
+        if not isinstance(backend, CountsDeviceMemory):
+            raise UnusableInputs(f"backend {backend.name} does not count what its engines take of a device")
+        with backend.open_counted(artifact) as session:
+            feed = session.upload(seeded_rows(_ports(session, artifact.spec), rows, 0))
+            for _ in range(launches):
+                session.launch(feed)
+            session.download(feed)
+        return device_memory_to_plain(session.device_memory(rows))
+
     def ceilings(self, backend: str, folder: str) -> dict[str, Any]:
         """How fast a backend's device is at best."""
         limited = get_backend(backend)
@@ -316,6 +337,18 @@ def array_from_plain(plain: Sequence[Any]) -> NDArray[Any]:
     spread = np.ndarray(shape, dtype, bytearray(reach), 0, strides)
     spread[...] = packed
     return spread
+
+
+def device_memory_to_plain(seen: DeviceMemory) -> dict[str, Any]:
+    """Counted memory as values that cross processes."""
+    phases = [{**asdict(phase), "phase": str(phase.phase)} for phase in seen.phases]
+    return {"rows": seen.rows, "troubles": list(seen.troubles), "phases": phases}
+
+
+def device_memory_from_plain(plain: dict[str, Any]) -> DeviceMemory:
+    """The memory that `device_memory_to_plain` described."""
+    phases = tuple(PhaseBytes(**{**phase, "phase": DevicePhase(phase["phase"])}) for phase in plain["phases"])
+    return DeviceMemory(phases=phases, rows=plain["rows"], troubles=tuple(plain["troubles"]))
 
 
 def engine_to_plain(engine: EngineArtifact) -> dict[str, Any]:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from harness.judge.memory import bytes_against_baseline, host_bytes_against_baseline, predicted_weights_ratio, weights_ratio
+from harness.judge.memory import (
+    bytes_against_baseline,
+    device_peak_against_baseline,
+    host_bytes_against_baseline,
+    predicted_weights_ratio,
+    weights_ratio,
+)
 
 pytestmark = pytest.mark.benchmark
 
@@ -20,6 +26,17 @@ def test_the_engine_file_is_no_larger_than_approved(engine, observe, expect):
 @pytest.mark.gates("activation_bytes", needs="memory")
 def test_activations_need_no_more_bytes_than_approved(engine, observe, expect):
     _expect_bytes("activation_bytes", observe.memory(engine).activation_bytes, engine, observe, expect)
+
+
+@pytest.mark.gates("device_peak_bytes", needs="device_memory")
+def test_running_takes_no_more_of_the_device_than_approved_and_launches_take_nothing(engine, observe, expect):
+    judgement = device_peak_against_baseline(
+        observe.device_memory(engine),
+        observe.approved("device_peak_bytes", engine),
+        is_same_graph=observe.is_approved_graph(engine),
+        relative_margin=observe.margin("device_peak_bytes", engine),
+    )
+    expect(judgement)
 
 
 @pytest.mark.gates("host_bytes")

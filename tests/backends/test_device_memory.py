@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from execnet.gateway_base import dumps, loads
 
 from harness.backends import _counted_session, _cuda_session, _nvinfer
 from harness.backends import tensorrt as module
@@ -19,9 +21,11 @@ from harness.backends._allocations import AllocationCounter
 from harness.backends._cuda import Found
 from harness.backends._gpu_allocator import NO_ADDRESS, CudaBlocks, new_allocator, why_no_allocator
 from harness.backends.tensorrt import TensorRtBackend
-from harness.errors import InvalidMeasurement, OutOfDeviceMemory
+from harness.errors import InvalidMeasurement, OutOfDeviceMemory, UnusableInputs
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import DeviceMemory, DevicePhase, PhaseBytes
+from harness.workers import serving as _serving
+from harness.workers.serving import Desk, device_memory_from_plain, device_memory_to_plain, engine_to_plain
 from tests.backends.test_tensorrt import H100, NotedCuda
 from tests.helpers.fake_tensorrt import ACTIVATION_BYTES, RELEASES, WEIGHTS_BYTES, Script, fake_tensorrt
 
@@ -271,3 +275,26 @@ def test_a_gpu_without_room_fails_in_tensorrts_words(plan: EngineArtifact, scrip
     script.loads, script.says = False, [("ERROR", "[virtualMemoryBuffer] out of memory")]
     with pytest.raises(OutOfDeviceMemory), TensorRtBackend().open_counted(plan):
         pass
+
+
+# -- in a worker -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(_serving, "_require_runs", lambda backend, spec: None)
+    with ExitStack() as stack:
+        yield Desk(stack)
+
+
+def test_figures_cross_processes_as_they_are(plan: EngineArtifact, script: Script, desk: Desk) -> None:
+    script.launch_bytes = 8
+    plain = desk.weigh(engine_to_plain(plan), rows=4, launches=3)
+    seen = device_memory_from_plain(loads(dumps(plain)))
+    assert device_memory_to_plain(seen) == plain
+    assert (seen.rows, seen.launch_bytes, seen.phases[0].runtime_bytes) == (4, 16, WEIGHTS_BYTES)
+
+
+def test_a_backend_that_counts_nothing_says_so(make_engine: Callable[..., EngineArtifact], tmp_path: Path, desk: Desk) -> None:
+    with pytest.raises(UnusableInputs, match="backend fake does not count"):
+        desk.weigh(engine_to_plain(make_engine("fake", tmp_path / "a.onnx")), rows=1, launches=1)

@@ -642,12 +642,13 @@ class TestHonesty:
             *("block_gemms_fp8", "fp8_flop_share"),
             *("fused_attention", "fused_attention_fp8", "unfused_qdq"),
             *(f"check_E{number}" for number in range(1, 10)),
-            *("activation_bytes", "reformat_bytes", "latency_ms"),
+            *("activation_bytes", "device_peak_bytes", "reformat_bytes", "latency_ms"),
             *(name for name, metric in METRICS.items() if metric.needs_task),
         }
         reasons = {row["gate"]: row["reason"] for row in result.document["not_run"]}
         assert reasons["check_E1"] == "it keeps no table of the engine's layers"
         assert reasons["activation_bytes"] == "it does not say what the engine's activations need"
+        assert "no allocator of ours is under its runtime" in reasons["device_peak_bytes"]
 
     @needs_rtx
     def test_an_engine_with_several_streams_can_be_judged(self, gate):

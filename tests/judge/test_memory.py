@@ -2,8 +2,15 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.memory import bytes_against_baseline, host_bytes_against_baseline, predicted_weights_ratio, weights_ratio
+from harness.judge.memory import (
+    bytes_against_baseline,
+    device_peak_against_baseline,
+    host_bytes_against_baseline,
+    predicted_weights_ratio,
+    weights_ratio,
+)
 from harness.judge.structure import GraphView
+from harness.records.observations import DeviceMemory, DevicePhase, PhaseBytes
 from harness.records.policy import RecipePolicy
 from harness.records.verdict import Severity, Status
 from tests.helpers.graphs import GraphMaker
@@ -94,6 +101,46 @@ def test_weights_narrower_than_predicted_fail_too():
 @pytest.mark.parametrize(("quantized", "fp16", "predicted"), [(None, 1000, 0.5), (500, None, 0.5), (500, 1000, None), (500, 0, 0.5)])
 def test_a_ratio_of_unknown_figures_is_invalid(quantized, fp16, predicted):
     assert weights_ratio(quantized, fp16, predicted, relative_margin=0.02).status is Status.INVALID
+
+
+def _phase(phase, runtime_bytes, *, session_bytes=0, held_bytes=1000):
+    return PhaseBytes(
+        phase=phase, runtime_bytes=runtime_bytes, session_bytes=session_bytes, held_bytes=held_bytes, peak_bytes=held_bytes, requests=1
+    )
+
+
+WEIGHED = (_phase(DevicePhase.LOAD, 900), _phase(DevicePhase.BUFFERS, 0, session_bytes=100), _phase(DevicePhase.LAUNCHES, 0))
+
+
+def device_peak(phases=WEIGHED, approved=1000.0, *, is_same_graph=True, troubles=()):
+    seen = DeviceMemory(phases=phases, rows=4, troubles=troubles)
+    return device_peak_against_baseline(seen, approved, is_same_graph=is_same_graph, relative_margin=0.01)
+
+
+@pytest.mark.parametrize(
+    ("approved", "is_same_graph", "status"),
+    [(1000, True, "PASS"), (999, True, "FAIL"), (991, False, "PASS"), (990, False, "FAIL"), (None, True, "NO_BASELINE")],
+)
+def test_the_devices_peak_is_exact_for_the_same_graph_and_has_its_margin_for_another(approved, is_same_graph, status):
+    judged = device_peak(approved=approved, is_same_graph=is_same_graph)
+    assert (judged.metric, judged.observed, judged.status) == ("device_peak_bytes", 1000, status)
+
+
+def test_a_peak_that_grew_says_in_which_phases_memory_was_taken():
+    assert device_peak(approved=999).reason.endswith("the graph is the baseline's own; taken by phase: load 900, buffers 100")
+
+
+def test_a_launch_that_takes_memory_fails_whatever_was_approved():
+    launched = device_peak((*WEIGHED[:2], _phase(DevicePhase.LAUNCHES, 16)), approved=None)
+    assert launched.status is Status.FAIL
+    assert launched.reason.startswith("launches after the first took 16 bytes of the device; expected none")
+
+
+def test_a_count_that_went_wrong_or_that_nothing_was_counted_in_is_invalid():
+    assert device_peak(troubles=("address 0x1 was taken twice",)).status is Status.INVALID
+    unasked = device_peak((_phase(DevicePhase.LOAD, 0), WEIGHED[1]))
+    assert (unasked.status, unasked.observed) == (Status.INVALID, None)
+    assert "takes its memory elsewhere" in unasked.reason
 
 
 def host_bytes(observed, approved=100_000_000, **changes):
