@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parents[1]
-MODULES = ("_nvinfer", "_builder_options", "_cuda_session", "tensorrt")
+MODULES = ("_nvinfer", "_builder_options", "_cuda_session", "_gpu_allocator", "tensorrt")
 # What is `Any` in our modules, by the name it goes by there.
 VENDORS = {
     "builder": "Builder",
@@ -35,6 +35,7 @@ UNKNOWN_TO_THE_STUBS = {
     "Dims": "shapes are taken from sequences and read as such, in every release",
     "get_engine_stat": "from 10.15 on, and asked for by hasattr; the stubs are of 10.13",
     "EngineStat": "likewise",
+    "gpu_allocator": "a property that can only be set, which stubs leave out; every release has it",
 }
 
 
