@@ -201,7 +201,7 @@ HEADER = Header(
 
 
 def test_the_page_says_how_it_was_made_and_where():
-    text = page([], (), HEADER, seconds=600)
+    text = page([], (), [HEADER], seconds=600)
 
     assert "Made by `python -m tests.helpers.accuracy_corpus --only emoji-clip`, which `tox run -e accuracy` runs" in text
     assert "in 10 minutes of CPU time, on 16 CPUs (A Chip), Python 3.12.3, torch 2.11." in text
@@ -217,18 +217,29 @@ def sample(kind, place, outcome):
     )
 
 
-def test_what_is_missed_and_what_changes_nothing_are_told_apart():
+def test_what_is_missed_what_changes_nothing_and_what_gains_are_told_apart():
     outcome = Outcome(judgements=(judgement(),), checks=(), snr_db=20.0, clean_snr_db=28.0)
     missed = sample("bias lost", "block 0 v", outcome)
     same = sample("bias lost", "block 1 v", replace(outcome, snr_db=27.95))
+    better = sample("calibrated on noise", "random", replace(outcome, snr_db=28.2))
     clean = sample(CLEAN, "", replace(outcome, snr_db=28.0))
 
-    text = page([clean, missed, same], (), HEADER, seconds=1)
+    text = page([clean, missed, same, better], (), [HEADER], seconds=1)
 
     assert "| bias lost | 2 | 0 | 0 | 1 | **1** |" in text
     assert "- missed: bias lost, `linear`, block 0 v: 20.0 dB, clean 28.0 dB" in text
     assert "| a/image, w | `linear` | bias lost | block 1 v | -0.05 to -0.05 |" in text
-    assert (missed.is_missed, same.is_missed, clean.is_missed) == (True, False, False)
+    assert "- a/image, w, `linear`: calibrated on noise, random: 28.2 dB, clean 28.0 dB" in text
+    assert "| this project, accuracy and graph | 0 | 1 | 0 of 1 |" in text
+    assert [one.is_missed for one in (missed, same, better, clean)] == [True, False, False, False]
+
+
+def test_the_page_says_what_was_made_later_and_where():
+    later = replace(HEADER, command="python -m tests.helpers.accuracy_corpus --draws inputs", machine=replace(HEADER.machine, cpu_count=2))
+
+    text = page([], (), [HEADER, later], seconds=600)
+
+    assert "Later, by `python -m tests.helpers.accuracy_corpus --draws inputs`, on 2 CPUs (A Chip)" in text
 
 
 def test_a_metric_or_a_check_alone_is_enough_to_catch():

@@ -104,7 +104,7 @@ class TestOtherBounds:
         """What becomes of it when lines of gate.toml are others."""
         policy = HEADER.policy
         other = replace(HEADER, gate_file=GATE_TOML.replace(was, now)).policy
-        held = held_to(made(one), policy, other)
+        held = held_to(made(one), policy, other, {})
         assert held.samples[0].outcome.judgements == held.judged[0].judgements
         return held.judged[0].judgements[0]
 
@@ -129,6 +129,17 @@ class TestOtherBounds:
         line = 'metric = "snr_loss_db"\nceiling = '
 
         assert self.held(one, line + "1.0", line + "3.0").status is Status.INCONCLUSIVE
+
+    def test_what_is_judged_on_the_gates_rows_is_held_to_the_clean_engines_nearness_to_its_plan(self):
+        one = judgement("snr_to_fake_quant_db", 20.0, 17.4, interval=(19.8, 20.1))
+        draw = made(one)
+        redone = replace(draw, judged=(replace(draw.judged[0], drawn="calibration"),))
+
+        held, again = (held_to(each, HEADER.policy, HEADER.policy, {ENGINE: 22.0}) for each in (draw, redone))
+
+        assert (held.samples[0].outcome.judgements[0].bound, held.samples[0].outcome.judgements[0].status) == (21.0, Status.FAIL)
+        assert held.judged[0].judgements[0] == one  # its rows are others than the approved engine's
+        assert again.judged[0].judgements[0].status is Status.FAIL
 
     def test_what_an_approved_engine_set_moves_with_its_margin(self):
         one, line = judgement("centred_snr_db", 26.0, 25.0), 'metric = "centred_snr_db"\nabsolute = '

@@ -30,9 +30,11 @@ STORED_METRICS = frozenset(
         "latency_ratio",
         "plan_bytes",
         "reformat_bytes",
+        "snr_to_fake_quant_db",
         "weights_bytes",
     }
 )
+_OF_INPUTS = frozenset({"centred_snr_db", "snr_to_fake_quant_db"})  # figures of one set of evaluation inputs
 
 # Where a baseline's provenance has the make of processor that a figure was seen on.
 _SEEN_ON = {"host_bytes": "weighed_on", "latency_ratio": "processor"}
@@ -71,9 +73,13 @@ class Approvals:
         baseline = self._baseline(engine)
         if baseline is None:
             return None
-        if metric == "centred_snr_db" and baseline.provenance.get("inputs") != self._inputs_digest(engine):
+        if metric in _OF_INPUTS and baseline.provenance.get("inputs") != self._inputs_digest(engine):
             return None
         return baseline.figures.get(metric)
+
+    def plan_figure(self, engine: EngineSpec) -> float | None:
+        """As `figure`, of `snr_to_fake_quant_db`; None in a run that replaces it, so that the engine is held to its own plan alone."""
+        return None if self.mode is BaselineMode.UPDATE else self.figure("snr_to_fake_quant_db", engine)
 
     def is_same_graph(self, engine: EngineSpec) -> bool:
         """Whether the engine was built from the very ONNX file that the baseline's was."""
@@ -137,6 +143,8 @@ class Approvals:
             return False
         if judgement.metric in BOUNDED and judgement.observed < self._policy.limit(judgement.metric, engine):
             return False  # approving a figure does not lift the absolute bound that it misses
+        if judgement.metric == "snr_to_fake_quant_db" and judgement.status is not Status.PASS:
+            return False  # nor the plan's floor
         before = self._baseline(engine)
         if before is None or self.mode is BaselineMode.UPDATE:
             return True
@@ -176,7 +184,7 @@ class Approvals:
             facts |= {_SEEN_ON[metric]: machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
         if metric == "host_bytes":
             facts[_SEEN_ON[metric]] = machine.cpu_model
-        if metric == "centred_snr_db":
+        if metric in _OF_INPUTS:
             facts["inputs"] = self._inputs_digest(engine) or "none"
         return facts
 

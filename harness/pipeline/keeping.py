@@ -137,6 +137,7 @@ class Keeper:
             half=keep_rows(self._folder, half.id, evidence.half) if evidence.half else None,
             task=self._keep_task(engine.encoder, evidence.task) if evidence.task else None,
             approved_snr_db=evidence.approved_snr_db,
+            approved_to_fake_quant_db=evidence.approved_to_fake_quant_db,
         )
 
     def _keep_task(self, encoder: EncoderSpec, task: Task) -> KeptTask:

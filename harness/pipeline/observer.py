@@ -108,6 +108,7 @@ class Observer:
             task=self._pipeline.task(engine.encoder),
             weights=self._pipeline.maker.origin(engine.encoder),
             approved_snr_db=self.approved("centred_snr_db", engine),
+            approved_to_fake_quant_db=self.approvals.plan_figure(engine),
         )
         self._keeper.keep_accuracy(engine, evidence)
         return evidence

@@ -167,6 +167,7 @@ def _read_evidence(reader: KeptAccuracyReader, record: KeptAccuracy) -> Accuracy
         half=rows(record.half),
         task=reader.task(record.task, of=record) if record.task else None,
         approved_snr_db=record.approved_snr_db,
+        approved_to_fake_quant_db=record.approved_to_fake_quant_db,
         weights=record.weights,
     )
     for other in (exact, evidence.fake_quant, evidence.half):

@@ -85,8 +85,9 @@ class KeptAccuracy:
 
     Attributes:
         weights: origin of the weights, free of paths.
-        observed, exact, fake_quant, half, approved_snr_db, range_use: as in `harness.judge.accuracy.evidence.AccuracyEvidence`, which this
-            reads back as. Engines of one encoder name the same file where they were compared with the same rows.
+        observed, exact, fake_quant, half, approved_snr_db, approved_to_fake_quant_db, range_use: as in
+            `harness.judge.accuracy.evidence.AccuracyEvidence`, which this reads back as. Engines of one encoder name the same file where
+            they were compared with the same rows.
     Raises:
         UnknownName: `encoder` or the batch profile is none.
     """
@@ -104,6 +105,7 @@ class KeptAccuracy:
     task: KeptTask | None
     approved_snr_db: float | None
     range_use: KeptRangeUse | None = None  # runs that were made before it was looked at have none
+    approved_to_fake_quant_db: float | None = None  # nor this, before it was stored
     schema: Literal["enginegate/accuracy/1"] = "enginegate/accuracy/1"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from harness.errors import EnginegateError
 from harness.judge.accuracy.all_metrics import METRICS, judgement
 from harness.judge.accuracy.evidence import AccuracyEvidence
+from harness.judge.accuracy.references import snr_to_fake_quant_db
 from harness.judge.accuracy.rows import snr_of
 from harness.judge.onnx_checks.all_checks import all_findings
 from harness.judge.structure import GraphView
@@ -105,14 +106,16 @@ class Bench:
         encoder, recipe = self.engine.encoder, self.engine.recipe
         exact = self.maker.reference(encoder, self.inputs)
         observed = self.run(unbroken(self.clean))
+        fake_quant = self.maker.fake_quant(encoder, recipe, self.inputs) if recipe.is_quantized else None
         return AccuracyEvidence(
             observed=observed,
             exact=exact,
-            fake_quant=self.maker.fake_quant(encoder, recipe, self.inputs) if recipe.is_quantized else None,
+            fake_quant=fake_quant,
             range_use=self.maker.range_use(encoder, recipe, self.inputs) if recipe.is_quantized else None,
             half=self._half() if recipe.is_quantized else None,
             task=self._task() if self._has_task else None,
             approved_snr_db=snr_of(observed, exact),
+            approved_to_fake_quant_db=None if fake_quant is None else _to_fake_quant_db(observed, fake_quant, exact),
         )
 
     def _half(self) -> Embeddings:
@@ -225,6 +228,10 @@ class Bench:
             use = RangeUse(shares=arrays["shares"], quantizers=quantizers, inputs_digest=self.inputs.digest)
             amax: Any = entry.facts["amax"]
             return Remade(model=onnx.load(entry.path("model.onnx")), amax=dict(amax), fake_quant=arrays["rows"], range_use=use)
+
+
+def _to_fake_quant_db(observed: Embeddings, fake_quant: Embeddings, exact: Embeddings) -> float | None:
+    return snr_to_fake_quant_db(observed, fake_quant, exact, margin_db=0.0).observed
 
 
 def judged_by(policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence) -> tuple[Judgement, ...]:

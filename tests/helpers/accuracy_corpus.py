@@ -2,8 +2,9 @@
 
 `python -m tests.helpers.accuracy_corpus` makes what it needs (from the artifact cache where it can), then studies false alarms, and prints
 `docs/accuracy.md`; `--write FILE` also keeps it. It works on all cores. With `--outcomes FILE` every outcome is kept as it comes, and a run
-that was stopped goes on where it stopped; `--from FILE` makes the page of such a file again, held to what gate.toml says now, without an
-engine. The exit code is 1 when a fault that changes anything was missed or a clean engine failed, 2 when a part of the study broke.
+that was stopped goes on where it stopped; `--from FILE` makes the page of such a file again, or of several, held to what gate.toml says
+now, without an engine. The exit code is 1 when a fault that changes anything was missed, or a clean engine failed on what gates are fed
+with; 2 when a part of the study broke.
 """
 
 from __future__ import annotations
@@ -27,14 +28,24 @@ from harness.store.gatefile import read_gate_file
 from tests.helpers.accuracy_bench import Bench, bench_of
 from tests.helpers.accuracy_faults.all_faults import FAULTS, fault_of
 from tests.helpers.accuracy_faults.fault import unbroken
-from tests.helpers.accuracy_outcomes import CLEAN, Header, Made, OutcomeFile, Planned, Sample, held_to, read_outcomes
+from tests.helpers.accuracy_outcomes import (
+    CLEAN,
+    LONG,
+    Header,
+    Made,
+    OutcomeFile,
+    Planned,
+    Sample,
+    approved_to_fake_quant,
+    held_to,
+    read_outcomes,
+)
 from tests.helpers.accuracy_page import page
 from tests.helpers.false_alarms import FreshCalibration, FreshInputs, fresh_jobs
 from tests.helpers.gates import REPOSITORY
 from tests.helpers.side_by_side import SideBySide
 
 TRUNCATED = "text truncated"
-LONG = "captions as long as the context, "
 JOB_SECONDS = 25  # worth loading what the clean engine is judged by, and short enough for all cores to end together
 
 
@@ -195,10 +206,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     gate_file = REPOSITORY / "gate.toml"
     header = Header(command=_command(options), machine=this_machine(), gate_file=gate_file.read_text(encoding="utf-8"))
+    headers = (header,)
     if options.kept:
-        header, made = read_outcomes(options.kept)
-        now = read_gate_file(gate_file)
-        kept = {name: held_to(one, header.policy, now) for name, one in made.items()}
+        headers, kept = _read(options.kept, gate_file)
     else:
         with tempfile.TemporaryDirectory() as folder:
             file = OutcomeFile(options.outcomes or Path(folder) / "outcomes.jsonl", header)
@@ -206,29 +216,49 @@ def main(arguments: Sequence[str]) -> int:
                 _tell(f"broken, so that there is no page: {'; '.join(broken)}")
                 return 2
             kept = file.made
-    return _printed(_in_order(options, kept), header, options.write)
+    return _printed(_in_order(options, kept), headers, options.write)
+
+
+def _read(files: Sequence[Path], gate_file: Path) -> tuple[tuple[Header, ...], dict[str, Made]]:
+    """What several files hold, by job, all of it held to one gate file; what a later file holds too is the later one's."""
+    now, found = read_gate_file(gate_file), [read_outcomes(file) for file in files]
+    approved = approved_to_fake_quant(one for _, made in found for one in made.values())
+    kept = {name: held_to(one, header.policy, now, approved) for header, made in found for name, one in made.items()}
+    return tuple(header for header, _ in found), kept
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Plant every fault of accuracy, and report which suite catches it.")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also keep the page here")
     parser.add_argument("--outcomes", type=Path, metavar="FILE", help="keep each outcome here as it comes, and make none that is there")
-    parser.add_argument("--from", dest="kept", type=Path, metavar="FILE", help="make the page of outcomes kept before, run nothing")
+    parser.add_argument(
+        "--from",
+        dest="kept",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="make the page of kept outcomes, run nothing; repeat for more",
+    )
     parser.add_argument("--only", default="", metavar="WORDS", help="engines whose name or weights contain these words")
     parser.add_argument("--kinds", default="", metavar="WORDS", help="faults whose kind contains these words")
     parser.add_argument("--without-false-alarms", action="store_true", help="leave the study of clean engines out")
+    parser.add_argument("--draws", default="", metavar="WORDS", help="plant nothing; only draws whose name has these words")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes of one thread each")
     return parser
 
 
 def _command(options: argparse.Namespace) -> str:
     """What makes the same page again, wherever its files lie."""
-    chosen = [word for option in ("only", "kinds") if getattr(options, option) for word in (f"--{option}", getattr(options, option))]
+    chosen = [
+        word for option in ("only", "kinds", "draws") if getattr(options, option) for word in (f"--{option}", getattr(options, option))
+    ]
     left_out = ["--without-false-alarms"] if options.without_false_alarms else []
     return shlex.join(["python", "-m", "tests.helpers.accuracy_corpus", *chosen, *left_out])
 
 
 def _first_jobs(options: argparse.Namespace) -> tuple[Job, ...]:
+    if options.draws:
+        return tuple(draw for draw in fresh_jobs({}) if options.draws in draw.name)
     settings = [setting for setting in SETTINGS if options.only in setting.name]
     clean = tuple(CleanJob(setting, options.kinds) for setting in settings)
     if options.without_false_alarms:
@@ -260,15 +290,15 @@ def _in_order(options: argparse.Namespace, kept: Mapping[str, Made]) -> list[Mad
     return found
 
 
-def _printed(found: Sequence[Made], header: Header, write: Path | None) -> int:
+def _printed(found: Sequence[Made], headers: Sequence[Header], write: Path | None) -> int:
     samples = [sample for made in found for sample in made.samples]
     alarms = [judged for made in found for judged in made.judged]
-    text = page(samples, alarms, header, seconds=sum(made.seconds for made in found))
+    text = page(samples, alarms, headers, seconds=sum(made.seconds for made in found))
     print(text)  # noqa: T201 (what the command is for)
     if write:
         write.write_text(text, encoding="utf-8")
     is_red = any(sample.is_missed or (sample.is_clean and sample.outcome.is_caught) for sample in samples)
-    return int(is_red or any(alarm.failed for alarm in alarms))
+    return int(is_red or any(alarm.failed for alarm in alarms if alarm.is_claimed))
 
 
 def _tell(line: str) -> None:

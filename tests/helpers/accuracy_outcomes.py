@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from harness.store.codec import from_json, to_plain
 from harness.store.gatefile import read_gate_file
 
 CLEAN = "clean"
+LONG = "captions as long as the context, "  # how places begin where a fault was looked for on such captions
 NOTHING_CHANGED_DB = 0.1  # of centred SNR; less than the accuracy of the clean engine moves from one draw of inputs to the next
 
 
@@ -54,6 +55,11 @@ class Outcome:
     def changes_nothing(self) -> bool:
         return self.snr_db is not None and abs(self.snr_db - self.clean_snr_db) < NOTHING_CHANGED_DB
 
+    @property
+    def gains(self) -> bool:
+        """Nearer to FP32 than the clean engine, so that there is nothing to catch."""
+        return self.snr_db is not None and self.snr_db - self.clean_snr_db >= NOTHING_CHANGED_DB
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -82,8 +88,16 @@ class Sample:
         return self.kind == CLEAN
 
     @property
+    def is_on_long(self) -> bool:
+        """Whether it was judged on other rows than the clean engine of its setting."""
+        return self.place.startswith(LONG)
+
+    @property
     def is_missed(self) -> bool:
-        return not self.is_clean and not self.outcome.is_caught and not self.outcome.changes_nothing
+        return not self.is_clean and not self.outcome.is_caught and not self.outcome.changes_nothing and not self.outcome.gains
+
+
+CALIBRATION, IN_OTHER_WORDS = "calibration", " in other words"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +105,7 @@ class Judged:
     """One clean engine on one draw.
 
     Attributes:
-        drawn: what was drawn afresh, such as `64 inputs`, or `calibration`.
+        drawn: what was drawn afresh, such as `64 inputs`, or `calibration`; it ends in `IN_OTHER_WORDS` where captions were.
         checks: of the graph, with a finding that fails a gate.
         passed_by: whether other tools' rules pass it; `Polygraphy L2` is its other default.
     """
@@ -101,6 +115,16 @@ class Judged:
     judgements: tuple[Judgement, ...]
     checks: tuple[str, ...]
     passed_by: Mapping[str, bool | None]
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether it was drawn from what gates are fed with: that no such engine fails is what the project claims."""
+        return not self.drawn.endswith(IN_OTHER_WORDS)
+
+    @property
+    def is_on_gate_rows(self) -> bool:
+        """Whether it was judged on the gate's own rows, on which an approved engine was."""
+        return self.drawn == CALIBRATION
 
     @property
     def failed(self) -> bool:
@@ -196,26 +220,41 @@ def read_outcomes(path: Path) -> tuple[Header, dict[str, Made]]:
     return from_json(Header, first, origin=str(path)), {one.job: one for one in made}
 
 
-def held_to(made: Made, was: GatePolicy, now: GatePolicy) -> Made:
+def held_to(made: Made, was: GatePolicy, now: GatePolicy, approved: Mapping[EngineSpec, float]) -> Made:
     """The same, judged by other bounds without a row or an engine: from the figures and their intervals.
 
     Of a drop in two directions the one that was worse is held to the new bound, and what checks of the graph found stays as found.
+
+    Args:
+        approved: `snr_to_fake_quant_db` of clean engines, which those on the same rows are held to.
     """
 
-    def again(engine: EngineSpec, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
-        return tuple(_held_again(one, _moved(one, engine, was, now)) for one in judgements)
+    def again(engine: EngineSpec, judgements: tuple[Judgement, ...], of_gate: bool = True) -> tuple[Judgement, ...]:
+        known = approved.get(engine) if of_gate else None
+        return tuple(_held_again(one, _moved(one, engine, was, now, known)) for one in judgements)
 
-    samples = [replace(one, outcome=replace(one.outcome, judgements=again(one.engine, one.outcome.judgements))) for one in made.samples]
-    judged = [replace(one, judgements=again(one.engine, one.judgements)) for one in made.judged]
+    samples = [
+        replace(one, outcome=replace(one.outcome, judgements=again(one.engine, one.outcome.judgements, not one.is_on_long)))
+        for one in made.samples
+    ]
+    judged = [replace(one, judgements=again(one.engine, one.judgements, one.is_on_gate_rows)) for one in made.judged]
     return replace(made, samples=tuple(samples), judged=tuple(judged))
 
 
-def _moved(one: Judgement, engine: EngineSpec, was: GatePolicy, now: GatePolicy) -> float | None:
+def approved_to_fake_quant(made: Iterable[Made]) -> Mapping[EngineSpec, float]:
+    """What clean engines of the corpus had, which each of its faults is held to as a gate would hold it to a baseline."""
+    clean = [sample for one in made for sample in one.samples if sample.is_clean]
+    figures = {sample.engine: {one.metric: one.observed for one in sample.outcome.judgements} for sample in clean}
+    return {engine: figure for engine, seen in figures.items() if (figure := seen.get("snr_to_fake_quant_db")) is not None}
+
+
+def _moved(one: Judgement, engine: EngineSpec, was: GatePolicy, now: GatePolicy, approved_db: float | None) -> float | None:
     """Where the bound lies now. One that an approved engine or fake quantization set moves with the margin."""
     if one.bound is None or one.metric == "finite":
         return one.bound
     if one.metric == "snr_to_fake_quant_db":
-        return one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine)
+        of_plan = one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine)
+        return of_plan if approved_db is None else max(of_plan, approved_db - now.margin(one.metric, engine))
     limit = now.limit(one.metric, engine)
     if one.metric == "centred_snr_db" and one.bound > was.limit(one.metric, engine):
         return max(limit, one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine))

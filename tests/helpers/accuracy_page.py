@@ -31,17 +31,18 @@ nodes. A real one needs an engine on a GPU to show.
 """
 
 
-def page(samples: Sequence[Sample], alarms: Sequence[Judged], header: Header, *, seconds: float) -> str:
+def page(samples: Sequence[Sample], alarms: Sequence[Judged], headers: Sequence[Header], *, seconds: float) -> str:
     """The whole page.
 
     Args:
         samples, alarms: of the corpus, and of clean engines.
-        header: how they were made.
+        headers: how they were made: of each file of outcomes, the first one's first.
         seconds: of a CPU, that this took.
     """
     settings = list(dict.fromkeys(sample.setting for sample in samples))
     parts = [
-        _HEAD.format(command=header.command, minutes=seconds / 60, machine=_machine_words(header)),
+        _HEAD.format(command=headers[0].command, minutes=seconds / 60, machine=_machine_words(headers[0])),
+        *(f"Later, by `{later.command}`, on {_machine_words(later)}: the draws whose names have those words.\n" for later in headers[1:]),
         *_summary(samples, alarms),
         *(part for setting in settings for part in _setting(setting, samples)),
     ]
@@ -59,7 +60,7 @@ def _machine_words(header: Header) -> str:
 
 def _summary(samples: Sequence[Sample], alarms: Sequence[Judged]) -> Iterator[str]:
     """Side by side: who catches how many of the faults that change anything, and who fails clean engines."""
-    broken = [sample for sample in samples if not sample.is_clean and not _is_same(sample)]
+    broken = [sample for sample in samples if not (sample.is_clean or _is_same(sample) or _gains(sample))]
     clean = [sample for sample in samples if sample.is_clean]
     yield "## Side by side\n"
     yield "| rule | faults caught | missed | clean engines failed |"
@@ -132,6 +133,10 @@ def _passed(sample: Sample, rule: str) -> bool | None:
     return sample.outcome.passed_by.get(rule) if sample.outcome.is_built else False
 
 
+def _gains(sample: Sample) -> bool:
+    return not sample.is_clean and not sample.outcome.is_caught and sample.outcome.gains
+
+
 def _is_same(sample: Sample) -> bool:
     return not sample.outcome.is_caught and sample.outcome.changes_nothing
 
@@ -147,6 +152,10 @@ def _unchanged(samples: Sequence[Sample]) -> Iterator[str]:
         places = ", ".join(sample.place for sample in own)
         yield f"| {setting} | `{recipe}` | {kind} | {places} | {min(changes):+.2f} to {max(changes):+.2f} |"
     yield ""
+    if better := list(filter(_gains, samples)):
+        yield "These are nearer to FP32 than the clean engine, so that there is nothing to catch; they count as neither too:\n"
+        yield from (f"- {one.setting}, `{one.recipe}`: {one.kind}, {one.place}: {_snr(one)}" for one in better)
+        yield ""
 
 
 def _snr(sample: Sample) -> str:

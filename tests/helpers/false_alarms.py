@@ -26,8 +26,8 @@ from harness.records.task import Task
 from harness.records.verdict import Direction, Judgement, Status
 from tests.helpers.accuracy_bench import Bench, bench_of, judged_by
 from tests.helpers.accuracy_faults.fault import recalibrated
-from tests.helpers.accuracy_outcomes import Judged, Made, is_failed
-from tests.helpers.fresh_inputs import CalibrationDraw, FreshEmoji
+from tests.helpers.accuracy_outcomes import CALIBRATION, IN_OTHER_WORDS, Judged, Made, is_failed
+from tests.helpers.fresh_inputs import CalibrationDraw, FreshEmoji, OtherWords
 from tests.helpers.other_rules import RULES, passes_by_rule, passes_polygraphys_l2
 
 RECIPES = (Recipe.FP16, Recipe.LINEAR, Recipe.ATTENTION)
@@ -43,17 +43,23 @@ class FreshInputs:
     Attributes:
         seeds: one a draw.
         rows: of each draw.
+        in_other_words: captions in wordings that the encoder has not learnt, which its gate never sees.
         after: names of jobs that make what these engines are judged by; without them this makes it itself.
     """
 
     seeds: range
     rows: int
     tower: Tower
+    in_other_words: bool = False
     after: tuple[str, ...] = ()
 
     @property
+    def drawn(self) -> str:
+        return f"{self.rows} inputs{IN_OTHER_WORDS if self.in_other_words else ''}"
+
+    @property
     def name(self) -> str:
-        return f"fresh inputs of {self.tower}, {self.rows} rows, seeds {self.seeds.start} to {self.seeds.stop - 1}"
+        return f"fresh {self.tower}: {self.drawn}, seeds {self.seeds.start} to {self.seeds.stop - 1}"
 
     @property
     def seconds(self) -> float:
@@ -88,8 +94,10 @@ class FreshCalibration:
         return Made(job=self.name, seconds=time.process_time() - start, judged=(judged,))
 
 
-DRAWS_OF_INPUTS, AT_ONCE = 200, 20
-LONG_DRAWS = range(1000, 1004)
+# Seeds of their own for what is claimed: bounds were once looked at beside the draws in other words, on these or others of theirs.
+DRAWS, LONG_DRAWS = range(5000, 5200), range(6000, 6004)
+DRAWS_IN_OTHER_WORDS, LONG_DRAWS_IN_OTHER_WORDS = range(200), range(1000, 1004)
+AT_ONCE = 20
 DRAWS_OF_CALIBRATION, DRAWS_OF_LARGE_CALIBRATION = 20, 2
 
 
@@ -103,15 +111,23 @@ def fresh_jobs(clean: Mapping[EngineSpec, str]) -> Iterator[FreshInputs | FreshC
     """
     small = tuple(name for engine, name in clean.items() if (engine.encoder.arch, engine.encoder.weights) == (ARCH, WEIGHTS))
     for tower in Tower:
-        for first in range(0, DRAWS_OF_INPUTS, AT_ONCE):
-            yield FreshInputs(range(first, first + AT_ONCE), 64, tower, small)
-        yield from (FreshInputs(range(seed, seed + 1), 691, tower, small) for seed in LONG_DRAWS)
+        yield from _jobs_of_inputs(tower, DRAWS, LONG_DRAWS, small)
         for recipe in RECIPES[1:]:
             engine = _engine_of(ARCH, WEIGHTS, tower, recipe)
             yield from (FreshCalibration(seed, CORPUS_ROWS, engine, small) for seed in range(DRAWS_OF_CALIBRATION))
         engine = _engine_of(LARGE_ARCH, LARGE_WEIGHTS, tower, Recipe.ATTENTION)
         after = (clean[engine],) if engine in clean else ()
         yield from (FreshCalibration(seed, LARGE_ROWS, engine, after) for seed in range(DRAWS_OF_LARGE_CALIBRATION))
+        yield from _jobs_of_inputs(tower, DRAWS_IN_OTHER_WORDS, LONG_DRAWS_IN_OTHER_WORDS, small, in_other_words=True)
+
+
+def _jobs_of_inputs(
+    tower: Tower, draws: range, long_draws: range, after: tuple[str, ...], *, in_other_words: bool = False
+) -> Iterator[FreshInputs]:
+    """Of 64 rows as many at once as a core runs in a minute or two; of 691 one by one."""
+    for first in draws[::AT_ONCE]:
+        yield FreshInputs(range(first, first + AT_ONCE), 64, tower, in_other_words, after)
+    yield from (FreshInputs(range(seed, seed + 1), 691, tower, in_other_words, after) for seed in long_draws)
 
 
 def _engine_of(arch: str, weights: str, tower: Tower, recipe: Recipe) -> EngineSpec:
@@ -121,7 +137,7 @@ def _engine_of(arch: str, weights: str, tower: Tower, recipe: Recipe) -> EngineS
 def _on_fresh_inputs(draws: FreshInputs) -> Iterator[Judged]:
     """All draws are embedded at once, as rows do not depend on each other, and judged one by one."""
     tower = draws.tower
-    data = [FreshEmoji(seed, draws.rows) for seed in draws.seeds]
+    data = [(OtherWords if draws.in_other_words else FreshEmoji)(seed, draws.rows) for seed in draws.seeds]
     benches = {recipe: bench_of(_engine_of(ARCH, WEIGHTS, tower, recipe), CORPUS_ROWS) for recipe in RECIPES}
     plain, across = benches[Recipe.FP16], bench_of(_engine_of(ARCH, WEIGHTS, tower.other, Recipe.FP16), CORPUS_ROWS)
     inputs = [encoder_inputs(plain.engine.encoder, one) for one in data]
@@ -146,7 +162,7 @@ def _on_fresh_inputs(draws: FreshInputs) -> Iterator[Judged]:
                 half=half[draw] if quantizes else None,
                 task=task,
             )
-            yield _judged(f"{draws.rows} inputs", bench.policy, bench.engine, seen, ())
+            yield _judged(draws.drawn, bench.policy, bench.engine, seen, ())
 
 
 def _with_fresh_calibration(draw: FreshCalibration) -> Judged:
@@ -154,7 +170,7 @@ def _with_fresh_calibration(draw: FreshCalibration) -> Judged:
     bench = bench_of(draw.engine, draw.rows)
     rows = encoder_inputs(draw.engine.encoder, CalibrationDraw(draw.seed))
     subject = recalibrated(bench.clean, bench.clean.remake(rows))
-    return _judged("calibration", bench.policy, draw.engine, bench.seen(subject), bench.checks(subject))
+    return _judged(CALIBRATION, bench.policy, draw.engine, bench.seen(subject), bench.checks(subject))
 
 
 def _judged(drawn: str, policy: GatePolicy, engine: EngineSpec, seen: AccuracyEvidence, checks: tuple[str, ...]) -> Judged:
@@ -166,10 +182,14 @@ Runner = Callable[[EncoderInputs], Float32Array]
 
 
 def _by_draw(bench: Bench, run: Runner, what: Mapping[str, str], draws: Sequence[EncoderInputs]) -> list[Embeddings]:
-    """All draws at once, from the cache where they were made by the same before; then each for itself."""
-    every = replace(draws[0], rows=np.concatenate([one.rows for one in draws]), ids=tuple(name for one in draws for name in one.ids))
+    """All draws at once, a row that several share once, from the cache where they were made by the same before; then each for itself."""
+    rows = np.concatenate([one.rows for one in draws])
+    place_of: dict[bytes, int] = {}
+    places = [place_of.setdefault(row.tobytes(), len(place_of)) for row in rows]
+    rows = rows[[places.index(place) for place in range(len(place_of))]]
+    every = replace(draws[0], rows=rows, ids=tuple(map(str, range(len(rows)))))
     made_from = {**what, "inputs": inputs_digest(every.name, every.rows), **_CODE}
-    parts = np.split(bench.kept("fresh", made_from, lambda: run(every)), len(draws))
+    parts = np.split(bench.kept("fresh", made_from, lambda: run(every))[places], len(draws))
     return [
         Embeddings(rows=part, ids=one.ids, inputs_digest=one.digest, made_by="a clean engine")
         for part, one in zip(parts, draws, strict=True)

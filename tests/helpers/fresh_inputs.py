@@ -1,4 +1,8 @@
-"""Fresh inputs for clean engines: other pictures and captions than a gate's, and other calibration rows, each set from one seed."""
+"""Fresh inputs for clean engines: other pictures and captions than a gate's, and other calibration rows, each set from one seed.
+
+Captions stay what the encoder has learnt, Unicode names, since that is what a gate is fed with; there are 1,382 of them that do not
+calibrate, of which a gate judges 600. `OtherWords` draws the same in wordings that it has not learnt.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ BRIGHTNESS, CONTRAST, COLOUR, HUE = 0.15, 0.15, 0.3, 0.03
 
 @dataclass(frozen=True)
 class FreshEmoji:
-    """A data set that no gate has seen: evaluation names drawn with a seed, their pictures distorted, their captions in other words."""
+    """A data set that no gate has seen: evaluation names drawn with a seed, and their pictures distorted."""
 
     seed: int
     rows: int
@@ -47,8 +51,7 @@ class FreshEmoji:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        random = np.random.default_rng([self.seed, 1])
-        return tuple(TEMPLATES[random.integers(len(TEMPLATES))].format(caption) for caption in self._drawn.values())
+        return tuple(self._drawn.values())
 
     def source(self) -> dict[str, str]:
         return {"fresh": str(self.seed), "rows": str(self.rows)}
@@ -59,14 +62,20 @@ class FreshEmoji:
 
 
 @dataclass(frozen=True)
-class CalibrationDraw(FreshEmoji):
-    """Other names than a gate calibrates with, as many, in their own words, by the studio that calibrates."""
-
-    rows: int = CALIBRATION_ROWS
+class OtherWords(FreshEmoji):
+    """The same, each caption put in one of six wordings, five of which no caption of the training was in."""
 
     @property
     def captions(self) -> tuple[str, ...]:
-        return tuple(self._drawn.values())
+        random = np.random.default_rng([self.seed, 1])
+        return tuple(TEMPLATES[random.integers(len(TEMPLATES))].format(caption) for caption in self._drawn.values())
+
+
+@dataclass(frozen=True)
+class CalibrationDraw(FreshEmoji):
+    """Other names than a gate calibrates with, as many, by the studio that calibrates."""
+
+    rows: int = CALIBRATION_ROWS
 
     def pictures(self) -> Iterator[Image.Image]:
         return _opened("noto.zip", self.picture_ids)

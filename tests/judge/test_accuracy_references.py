@@ -25,8 +25,8 @@ def loss(observed, ceiling=1.0):
     return snr_loss_db(observed, CLEAN.fake_quant, CLEAN.exact, ceiling=ceiling)
 
 
-def to_fake_quant(observed, margin_db=0.0):
-    return snr_to_fake_quant_db(observed, CLEAN.fake_quant, CLEAN.exact, margin_db=margin_db)
+def to_fake_quant(observed, margin_db=0.0, approved_db=None):
+    return snr_to_fake_quant_db(observed, CLEAN.fake_quant, CLEAN.exact, margin_db=margin_db, approved_db=approved_db)
 
 
 def fp8_error(observed, floor=6.0):
@@ -40,6 +40,20 @@ def test_figures_are_differences_of_signal_to_noise_ratios():
     assert fp8_error(CLEAN.observed).observed == pytest.approx(half - engine, abs=1e-2)
     assert to_fake_quant(CLEAN.observed).observed == pytest.approx(snr_of(CLEAN.observed, CLEAN.fake_quant), abs=1e-2)
     assert to_fake_quant(CLEAN.observed, margin_db=2.0).bound == pytest.approx(planned - 2, abs=1e-3)
+
+
+def test_an_engine_is_held_to_the_higher_of_its_plan_and_of_what_was_approved():
+    clean_db, planned_db = (to_fake_quant(CLEAN.observed).observed, to_fake_quant(CLEAN.observed).bound)
+    noisy = with_rows(CLEAN.observed, CLEAN.observed.rows + 0.03 * np.random.default_rng(2).standard_normal(CLEAN.observed.rows.shape))
+
+    by_plan, by_approved = (to_fake_quant(noisy, 1.0, approved_db) for approved_db in (None, clean_db))
+
+    assert planned_db < by_plan.observed < clean_db - 1
+    assert by_approved.observed == pytest.approx(by_plan.observed)
+    assert (by_plan.status, by_plan.bound) == (Status.PASS, pytest.approx(planned_db - 1))
+    assert (by_approved.status, by_approved.bound) == (Status.FAIL, pytest.approx(clean_db - 1))
+    assert to_fake_quant(CLEAN.observed, 1.0, clean_db).status is Status.PASS
+    assert to_fake_quant(CLEAN.observed, 1.0, planned_db - 3).bound == pytest.approx(planned_db - 1)
 
 
 def test_a_clean_engine_passes_all_three():

@@ -90,7 +90,8 @@ def _snr_loss(seen: AccuracyEvidence, limit: Number, margin: Number) -> Judgemen
 
 def _snr_to_fake_quant(seen: AccuracyEvidence, limit: Number, margin: Number) -> Judgement:
     metric = "snr_to_fake_quant_db"
-    return references.snr_to_fake_quant_db(seen.observed, _fake_quant(metric, seen), seen.exact, margin_db=margin(metric))
+    quantized, approved_db = _fake_quant(metric, seen), seen.approved_to_fake_quant_db
+    return references.snr_to_fake_quant_db(seen.observed, quantized, seen.exact, margin_db=margin(metric), approved_db=approved_db)
 
 
 def _fp8_error(seen: AccuracyEvidence, limit: Number, margin: Number) -> Judgement:

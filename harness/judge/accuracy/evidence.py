@@ -20,6 +20,7 @@ class AccuracyEvidence:
         half: by the FP16 engine of the same backend; None where that is the engine under test.
         task: what the rows are for; None for weights that have learnt nothing.
         approved_snr_db: centred SNR of the approved engine on these inputs; None where there is none.
+        approved_to_fake_quant_db: SNR of the approved engine to its own quantizers, on these inputs; None where there is none.
         weights: origin of the weights of `observed` and of the references, to be held against the task's; None where it is not known.
     """
 
@@ -30,4 +31,5 @@ class AccuracyEvidence:
     half: Embeddings | None = None
     task: Task | None = None
     approved_snr_db: float | None = None
+    approved_to_fake_quant_db: float | None = None
     weights: str | None = None

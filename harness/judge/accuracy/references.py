@@ -53,24 +53,34 @@ def fp8_error_db(observed: Embeddings, half: Embeddings, exact: Embeddings, *, f
     return unsound(claim, observed) or _judged(claim, _error(observed, exact), _error(half, exact), _signal(exact))
 
 
-def snr_to_fake_quant_db(observed: Embeddings, fake_quant: Embeddings, exact: Embeddings, *, margin_db: float) -> Judgement:
+def snr_to_fake_quant_db(
+    observed: Embeddings, fake_quant: Embeddings, exact: Embeddings, *, margin_db: float, approved_db: float | None = None
+) -> Judgement:
     """Signal-to-noise ratio of the engine against the quantizers alone, in dB.
 
-    Its floor is what those leave against FP32, less `margin_db`: an engine is no further from its own plan than the plan from FP32.
+    Its floor is the higher of two, each less `margin_db`: what the quantizers leave against FP32, since an engine is no further from its
+    own plan than the plan from FP32; and what the approved engine had. The second sees what changed the engine's inputs or code and not
+    its plan, long before that is as large as all that quantization costs.
+
+    Args:
+        approved_db: what the stored baseline has for the same model, recipe and inputs; None where there is none.
 
     Raises:
         InvalidMeasurement: the rows are of different inputs.
     """
     _require_comparable(observed, fake_quant, exact)
     planned_db = _db(_signal(exact), _error(fake_quant, exact), _signal(exact))
-    claim = Claim(metric="snr_to_fake_quant_db", bound=planned_db - margin_db, direction=Direction.FLOOR, unit="dB", decimals=2)
+    is_held_to_plan = approved_db is None or approved_db <= planned_db
+    floor_db = (planned_db if is_held_to_plan else approved_db) - margin_db
+    claim = Claim(metric="snr_to_fake_quant_db", bound=floor_db, direction=Direction.FLOOR, unit="dB", decimals=2)
     broken = unsound(claim, observed)
     if broken is not None:
         return broken
-    # The floor is an estimate too: both are drawn together, and the interval is shown around the floor that these rows give.
-    above = (_signal(fake_quant), _error(fake_quant, exact))
-    below = (_error(observed, fake_quant), _signal(exact))
-    return _judged(claim, above, below, _signal(exact), shown_from_db=planned_db)
+    above, below = _signal(fake_quant), _error(observed, fake_quant)
+    if not is_held_to_plan:
+        return _judged(claim, above, below, _signal(exact))
+    # This floor is an estimate too: both are drawn together, and the interval is shown around the floor that these rows give.
+    return _judged(claim, (above, _error(fake_quant, exact)), (below, _signal(exact)), _signal(exact), shown_from_db=planned_db)
 
 
 def _judged(
