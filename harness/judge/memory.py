@@ -16,8 +16,9 @@ def bytes_against_baseline(
 ) -> Judgement:
     """Whether an engine needs no more bytes than the approved one.
 
-    The same graph under the same builder gives the same plan, byte for byte, so nothing is allowed there. Another calibration
-    moves the figure by a few hundred bytes, which `relative_margin` covers when the graphs differ.
+    The same graph under the same builder gives the same plan, byte for byte, so nothing is allowed there; a builder that times kernels
+    gives plans of other sizes, with the same weights and activations (docs/h200.md). Another calibration moves the figure by a few
+    hundred bytes, which `relative_margin` covers when the graphs differ.
 
     Args:
         metric: such as `weights_bytes`.
@@ -44,7 +45,7 @@ def device_peak_against_baseline(seen: DeviceMemory, approved: float | None, *, 
     """Whether running an engine takes no more of its device than the approved one did, and launches take nothing at all.
 
     The figure is the most that was held at once, as it was asked for. The rule is that of `bytes_against_baseline`: that the same graph
-    repeats to the byte follows where the builder gives the same plan, and nobody has seen yet whether it holds where kernels are timed.
+    repeats to the byte follows where the builder gives the same plan; where it times kernels, weights and activations do (docs/h200.md).
 
     Args:
         seen: counted by phase, in bytes.
