@@ -117,6 +117,11 @@ class _Held:
         except BadGateFile:
             return None
 
+    def same_graph_margin(self, metric: str) -> float:
+        """Of the same graph under the same builder; only where `margin` is not None."""
+        assert self.engine is not None
+        return self.policy.same_graph_margin(metric, self.engine, self.machine_class)
+
 
 # -- bytes -----------------------------------------------------------------------------------------------------------------------
 
@@ -129,14 +134,15 @@ def _bytes_change(metric: str, a: EngineRow, b: EngineRow, held: _Held) -> Itera
         effect = Effect.NEUTRAL if before is None else Effect.UNKNOWN
         yield _figure(metric, "bytes", before, after, effect, f"run {'A' if before is None else 'B'} does not say")
         return
-    # The same graph under the same builder gives the same plan, byte for byte: nothing is allowed there.
+    # The same graph under the same builder gives the same plan, byte for byte, unless the gate file says that this one does not.
     is_same_build = a.onnx_sha256 is not None and (a.onnx_sha256, a.backend_version) == (b.onnx_sha256, b.backend_version)
     margin = held.margin(metric)
     if margin is None:
         yield _figure(metric, "bytes", before, after, Effect.NEUTRAL, "no margin in the gate file: shown, not judged")
         return
-    allowed = 0.0 if is_same_build else margin
-    reason = "same graph, same builder: no margin" if is_same_build else f"margin {margin:.2%}"
+    allowed = held.same_graph_margin(metric) if is_same_build else margin
+    words = f"margin {allowed:.2%}" if allowed else "no margin"
+    reason = f"same graph, same builder: {words}" if is_same_build else words
     yield _figure(metric, "bytes", before, after, _below(before, after, allowed), reason)
 
 

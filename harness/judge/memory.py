@@ -12,25 +12,32 @@ from harness.records.verdict import Direction, Judgement, Status
 
 
 def bytes_against_baseline(
-    metric: str, observed: int | None, approved: float | None, *, is_same_graph: bool, relative_margin: float
+    metric: str,
+    observed: int | None,
+    approved: float | None,
+    *,
+    is_same_graph: bool,
+    relative_margin: float,
+    same_graph_margin: float = 0.0,
 ) -> Judgement:
     """Whether an engine needs no more bytes than the approved one.
 
-    The same graph under the same builder gives the same plan, byte for byte, so nothing is allowed there; a builder that times kernels
-    gives plans of other sizes, with the same weights and activations (docs/h200.md). Another calibration moves the figure by a few
-    hundred bytes, which `relative_margin` covers when the graphs differ.
+    The same graph under the same builder gives the same plan, byte for byte, so nothing is allowed there unless `same_graph_margin` says
+    so: a builder that times kernels gives plans of other sizes, with the same weights and activations (docs/h200.md). Another calibration
+    moves the figure by a few hundred bytes, which `relative_margin` covers when the graphs differ.
 
     Args:
         metric: such as `weights_bytes`.
         observed, approved: in bytes; None when the source does not say, or when there is no baseline.
         is_same_graph: whether both engines come from one ONNX file, by digest.
         relative_margin: for different graphs; 0.001 is a thousandth.
+        same_graph_margin: for the same graph, likewise.
     """
     if observed is None:
         return _bytes(metric, Status.INVALID, observed, approved, "the builder did not say; its log is in the run directory")
     if approved is None:
         return _bytes(metric, Status.NO_BASELINE, observed, None, "no baseline of this key; run with --baselines=create to store one")
-    margin = 0.0 if is_same_graph else relative_margin
+    margin = same_graph_margin if is_same_graph else relative_margin
     if observed > approved * (1 + margin):
         share = f" ({observed / approved - 1:+.3%})" if approved else ""
         excess = f"{observed - approved:+,.0f} bytes{share}"

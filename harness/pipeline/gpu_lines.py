@@ -140,6 +140,7 @@ class Looking:
             self._approvals.figure(metric, engine),
             is_same_graph=self._approvals.is_same_graph(engine),
             relative_margin=self._margin(metric, engine),
+            same_graph_margin=self._policy.same_graph_margin(metric, engine, self._approvals.machine_class(engine)),
         )
 
     def _margin(self, metric: str, engine: EngineSpec) -> float:

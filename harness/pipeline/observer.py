@@ -251,6 +251,10 @@ class Observer:
         """How far gate.toml lets `metric` be from what it is compared with."""
         return self._policy.margin(metric, engine, self._pipeline.baseline_key(engine).machine_class)
 
+    def same_graph_margin(self, metric: str, engine: EngineSpec) -> float:
+        """Likewise, from the figure of the very same graph: nothing, where the builder repeats itself."""
+        return self._policy.same_graph_margin(metric, engine, self._pipeline.baseline_key(engine).machine_class)
+
     def promise(self, subject: Subject) -> RecipePolicy:
         """What the recipe promises of every graph and engine made with it."""
         return self._policy.policy(subject.recipe)

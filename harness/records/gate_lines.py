@@ -123,6 +123,8 @@ class Margin(Selection):
             beyond it.
         processes: of a metric in `TIMED`: fresh pairs of processes in each of its two stages.
         quartets: likewise: groups of four blocks in each process.
+        same_graph: of bytes: the line holds for the very graph that was approved too, since its builder does not repeat itself; else
+            that graph must give the same figure.
     Raises:
         BadGateFile: not exactly one of the numbers is given, it is no finite number of at least 0, the reason is missing, or a figure
             of timing is impossible or stands beside a metric that nobody times.
@@ -137,6 +139,7 @@ class Margin(Selection):
     session_spread: float = 0.0
     processes: int = 8
     quartets: int = 10
+    same_graph: bool = False
 
     def __post_init__(self) -> None:
         what = f"the margin of {self.metric}"

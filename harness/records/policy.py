@@ -178,6 +178,11 @@ class GatePolicy:
             raise BadGateFile(f"{metric} of {engine.id} is not gated on {machine_class}: {line.reason}")
         return line.size
 
+    def same_graph_margin(self, metric: str, engine: EngineSpec, machine_class: str | None = None) -> float:
+        """How far `metric`, in bytes, may be from that of the very same graph: nothing, unless the line says that it holds there too."""
+        line = self.margin_line(metric, engine, machine_class)
+        return line.size if line.gated and line.same_graph else 0.0
+
     def margin_line(self, metric: str, engine: EngineSpec, machine_class: str | None = None) -> Margin:
         """The whole line that holds. Arguments and errors as of `margin`; a line may also say that nothing is gated."""
         covering = tuple(line for line in self.margins if line.covers_on(engine, machine_class))

@@ -16,6 +16,7 @@ from harness.store.gate_table import GateTable, meant, one_of
 
 _MARGINS = ("relative", "absolute")
 _UNGATED = "gated"
+_BYTES, _SAME_GRAPH = "_bytes", "same_graph"
 _TIMING = ("session_spread", "processes", "quartets")
 _LINE = ("metric", "encoders", "recipes", "backends", "reason")
 _WAIVER = ("ceiling", "owner", "expires")
@@ -47,12 +48,14 @@ def bound(table: GateTable) -> Bound:
 def margin(table: GateTable) -> Margin:
     metric = table.values.get("metric")
     sizes = (*_MARGINS, _UNGATED) if metric in MAY_BE_LEFT_OUT else _MARGINS
-    kind = _only_one(table, sizes, also=("machine_classes", *(_TIMING if metric in TIMED else ())))
+    of_bytes = isinstance(metric, str) and metric.endswith(_BYTES)
+    kind = _only_one(table, sizes, also=("machine_classes", *(_TIMING if metric in TIMED else ()), *((_SAME_GRAPH,) if of_bytes else ())))
     size = {_UNGATED: table.flag(_UNGATED)} if kind == _UNGATED else {kind: table.number(kind)}
     if size.get(_UNGATED) is True:
         table.refuse("says gated = true, which every line is; expected relative = ..., or gated = false")
     classes = _patterns(table, "machine_classes")
-    return _record(table, Margin, machine_classes=classes, **size, **_timing(table), **_line(table, MARGINS))
+    given = {**size, **_timing(table), **({_SAME_GRAPH: table.flag(_SAME_GRAPH)} if _SAME_GRAPH in table.values else {})}
+    return _record(table, Margin, machine_classes=classes, **given, **_line(table, MARGINS))
 
 
 def waiver(table: GateTable) -> Waiver:

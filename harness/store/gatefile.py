@@ -11,6 +11,7 @@ schema = "enginegate/gate/1"
 [[bound]]                    # metric, one of floor | ceiling | equal, reason; encoders, recipes, backends
 [[margin]]                   # metric, one of relative | absolute, reason; encoders, recipes, backends, machine_classes
                              # of latency_ratio also: session_spread, processes, quartets; or gated = false in place of the number
+                             # of bytes also: same_graph = true: the margin holds for the very graph that was approved, too
 [blobs]                      # folder: where engines lie that latency baselines name, from here if it is relative
 [[waiver]]                   # metric, ceiling, reason, owner, expires (a day, its last); encoders, recipes, backends
 """

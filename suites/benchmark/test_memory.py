@@ -59,6 +59,12 @@ def test_quantized_weights_shrink_as_their_shapes_predict(engine, observe, expec
 
 
 def _expect_bytes(metric, observed, engine, observe, expect):
-    approved, is_same_graph = observe.approved(metric, engine), observe.is_approved_graph(engine)
-    margin = observe.margin(metric, engine)
-    expect(bytes_against_baseline(metric, observed, approved, is_same_graph=is_same_graph, relative_margin=margin))
+    judgement = bytes_against_baseline(
+        metric,
+        observed,
+        observe.approved(metric, engine),
+        is_same_graph=observe.is_approved_graph(engine),
+        relative_margin=observe.margin(metric, engine),
+        same_graph_margin=observe.same_graph_margin(metric, engine),
+    )
+    expect(judgement)

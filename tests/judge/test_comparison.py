@@ -69,6 +69,19 @@ def test_the_same_graph_under_the_same_release_may_not_grow_by_one_byte():
     assert rows(ENGINE, replace(ENGINE, plan_bytes=2001, onnx_sha256=OTHER_GRAPH))[2] == []
 
 
+def test_a_builder_that_does_not_repeat_itself_has_its_margin_for_the_same_graph():
+    rules = policy()
+    line = next(line for line in rules.margins if line.metric == "plan_bytes")
+    rules = replace(rules, margins=(*rules.margins, replace(line, same_graph=True)))
+
+    def findings(plan_bytes):
+        return findings_of(compared_engines(evidence(run(ENGINE)), evidence(run(replace(ENGINE, plan_bytes=plan_bytes))), rules), rules)
+
+    assert ENGINE.plan_bytes == 2000
+    assert not findings(2020)
+    assert [finding.check for finding in findings(2021)] == ["plan_bytes"]
+
+
 def test_bytes_without_a_margin_are_shown_and_not_judged():
     grown = replace(NEWER, activation_bytes=5000)
 

@@ -19,8 +19,8 @@ LINEAR = RecipePolicy(severity=Severity.GATE, block_gemms_fp8=True, fused_attent
 COMPACT = replace(LINEAR, attention_fp8=True, embedding_fp8=True)
 
 
-def judged(observed, approved, *, is_same_graph=True):
-    return bytes_against_baseline("weights_bytes", observed, approved, is_same_graph=is_same_graph, relative_margin=0.001)
+def judged(observed, approved, *, is_same_graph=True, **margins):
+    return bytes_against_baseline("weights_bytes", observed, approved, is_same_graph=is_same_graph, relative_margin=0.001, **margins)
 
 
 def test_the_approved_bytes_pass_without_words():
@@ -34,6 +34,12 @@ def test_one_byte_more_fails_for_the_same_graph():
 
     assert judgement.status is Status.FAIL
     assert "+1 bytes" in judgement.reason
+
+
+def test_a_builder_that_does_not_repeat_itself_has_a_margin_for_the_same_graph():
+    assert judged(1_002_000, 1_000_000, same_graph_margin=0.002).status is Status.PASS
+    assert judged(1_002_001, 1_000_000, same_graph_margin=0.002).status is Status.FAIL
+    assert judged(1_002_000, 1_000_000, is_same_graph=False, same_graph_margin=0.002).status is Status.FAIL
 
 
 def test_another_graph_may_differ_by_the_margin_and_says_so():

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import BadGateFile
 from harness.records.gate_lines import Bound, Margin, Waiver
 from harness.records.policy import CheckLimits, Defaults, EvaluationRows, GatePolicy, NodeKind, RecipePolicy
+from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 from harness.records.verdict import Direction, Severity
 from harness.store.gatefile import default_gate_file, read_gate_file
 
@@ -408,6 +409,18 @@ def test_a_latency_margin_says_where_and_how_it_is_timed(path: Path):
 
     assert (line.size, line.machine_classes, line.session_spread) == (0.25, ("cpu-*",), 0.05)
     assert (line.processes, line.quartets) == (5, 4)
+
+
+def test_a_margin_of_bytes_may_hold_for_the_same_graph_too(path: Path):
+    engine = EngineSpec(encoder=EncoderSpec.parse("ViT-B-32/image"), recipe=Recipe.LINEAR, backend="tensorrt")
+    line = '[[margin]]\nmetric = "plan_bytes"\nbackends = ["tensorrt"]\nrelative = 0.002\nsame_graph = true\nreason = "times kernels"\n'
+
+    policy = read(path, WHOLE + line)
+
+    assert policy.same_graph_margin("plan_bytes", engine) == policy.margin("plan_bytes", engine) == 0.002
+    assert read(path, WHOLE + line.replace("true", "false")).same_graph_margin("plan_bytes", engine) == 0
+    with pytest.raises(BadGateFile, match="has the unknown key"):
+        read(path, WHOLE + line.replace("plan_bytes", "weights_ratio"))
 
 
 def test_latency_may_be_left_out_for_a_reason(path: Path):
