@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import StoreFailed
 from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate
+from harness.pipeline.commands import Places, accept_command
 from harness.pipeline.pacing import Pace, Paced, Pacing, Timed, gate_protocol
 from harness.records.baseline import BaselineMode
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
@@ -34,6 +33,7 @@ class Latencies:
         run: where pending records are left.
         planned: every latency gate of this run: they are timed together, and share one chance of a false alarm.
         processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
+        places: as the run was told, for the commands that are shown.
     """
 
     def __init__(
@@ -46,14 +46,18 @@ class Latencies:
         *,
         planned: Sequence[Timed],
         processes: int,
+        places: Places,
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
         self._approvals = approvals
         self._stored = stored
         self._run = run
+        self._places = places
         self._beside: dict[EngineSpec, Paced] = {}
-        self._pacing = Pacing(pipeline.maker, planned, self._pace, alpha=ALPHA / processes, is_approving=approvals.is_approving)
+        self._pacing = Pacing(
+            pipeline.maker, planned, self._pace, alpha=ALPHA / processes, is_approving=approvals.is_approving, places=places
+        )
 
     def beside_fp16(self, engine: EngineSpec) -> Paced:
         """The engine beside its FP16 twin, against the ratio that was approved."""
@@ -76,7 +80,7 @@ class Latencies:
         artifact = self._pipeline.maker.engine(engine)
         try:
             path = self._stored.propose(artifact, paced.itself, gate_protocol(line.quartets), line.size, self._run)
-            words = f"approve this one: enginegate baseline accept {_as_typed(path)} --reason ..."
+            words = f"approve this one: {accept_command(path, self._places)}"
         except StoreFailed as error:  # the verdict stands without it, and nothing can be approved
             words = f"this one cannot be approved: {error}"
         return replace(paced, judgement=replace(paced.judgement, reason=f"{paced.judgement.reason}; {words}"))
@@ -111,8 +115,3 @@ class Latencies:
 
     def _line(self, metric: str, engine: EngineSpec) -> Margin:
         return self._policy.margin_line(metric, engine, self._pipeline.baseline_key(engine).machine_class)
-
-
-def _as_typed(path: Path) -> str:
-    """As a person would type it in this folder."""
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from harness.errors import MissingBlob
 from harness.judge.latency.samples import judge_samples
 from harness.measure.machine import this_machine
+from harness.pipeline.commands import build_command
 from harness.pipeline.isolating import gpu_of
 from harness.pipeline.names import backend_of
-from harness.pipeline.pacing import TIMING_THREADS, build_command
+from harness.pipeline.pacing import TIMING_THREADS
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Block, LatencySamples, ProcessBlocks
 from harness.records.latency_baseline import LatencyBaseline, LatencyKey, PendingLatency, StoredEngine, TimedEngine

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -267,24 +268,25 @@ class TestRegressions:
 class TestStoredEngines:
     """The engine beside the one that was approved, with real engines and a blob store in a folder."""
 
-    ONE = ("-k", "approved_one_beside", "--recipes", "linear", "--backends", "onnxruntime", "--blobs", "blobs")
+    ONE = ("-k", "approved_one_beside", "--recipes", "linear", "--backends", "onnxruntime", "--blobs", "my blobs")
 
     def blob(self, gate):
-        (blob,) = [path for path in (gate.folder / "blobs").rglob("*") if path.is_file()]
+        (blob,) = [path for path in (gate.folder / "my blobs").rglob("*") if path.is_file()]
         return blob
 
     def test_an_engine_is_approved_and_the_next_one_is_timed_beside_it(self, gate):
-        (gate.folder / "blobs").mkdir()
+        (gate.folder / "my blobs").mkdir()
 
         first = gate(*self.ONE, "--run-dir", "first")
 
         row = first.of("latency_ms")
         assert (first.code, row["status"], row["unit"]) == (3, "NO_BASELINE", "ms")
         pending = "first/pending/small-clip-image-linear-onnxruntime.pending.json"
-        assert f"no engine is approved under this key; approve this one: enginegate baseline accept {pending}" in row["reason"]
+        assert "no engine is approved under this key; approve this one: enginegate baseline accept" in row["reason"]
         assert hashlib.sha256(self.blob(gate).read_bytes()).hexdigest() == self.blob(gate).name
 
-        accepted = gate.command("baseline", "accept", pending, "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+        shown = shlex.split(row["reason"].partition("approve this one: enginegate ")[2])
+        accepted = gate.command(*shown[:-1], "the first", "--by", "Ada")  # as it is shown, but for the reason
         assert accepted.code == 0, accepted.stderr
         assert not (gate.folder / pending).exists()
 
@@ -339,16 +341,16 @@ class TestStoredEngines:
         assert "latency_ratio is held to a stored number" in reason
 
     def test_a_run_that_updates_times_the_engine_beside_both_and_asks_for_approval(self, gate):
-        (gate.folder / "blobs").mkdir()
+        (gate.folder / "my blobs").mkdir()
         gate(*self.ONE, "--run-dir", "first")
         pending = "pending/small-clip-image-linear-onnxruntime.pending.json"
-        gate.command("baseline", "accept", f"first/{pending}", "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+        gate.command("baseline", "accept", f"first/{pending}", "--reason", "the first", "--by", "Ada", "--blobs", "my blobs")
 
         result = gate(*self.ONE, "--baselines=update", "--run-dir", "second")
 
         assert (result.code, result.of("latency_ms")["status"]) == (0, "PASS")
         again = gate.command(
-            "baseline", "accept", f"second/{pending}", "--reason", "as 1.0", "--release", "1.0", "--blobs", "blobs", "--json"
+            "baseline", "accept", f"second/{pending}", "--reason", "as 1.0", "--release", "1.0", "--blobs", "my blobs", "--json"
         )
         assert again.code == 0, again.stderr
         assert list(json.loads(again.stdout)["beside"]) == ["previous"]

@@ -10,6 +10,7 @@ import pytest
 from harness.errors import BuildFailed, WorkerFailed
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline import pacing
+from harness.pipeline.commands import Places
 from harness.pipeline.making import StandIn
 from harness.pipeline.pacing import Pace, Pacing, Timed
 from harness.pipeline.pairing import Measured, Plan
@@ -208,6 +209,12 @@ def test_a_slower_engine_fails_with_its_ratio_the_clocks_and_the_command(plans):
     assert "+60.0% beside the approved engine, in the same session, and seen again in new processes" in judged.reason
     assert "processor: load 1" in judged.reason
     assert f"enginegate bench sha256:{'5' * 64} engines/tiny-text-linear.onnx" in judged.reason
+
+
+def test_the_command_that_repeats_a_failure_finds_the_stored_engine_where_the_run_did(plans):
+    plans[0].ratios = {"tiny/text-linear-fake-latency_ms": 1.6}
+    places = Places(baselines_dir="elsewhere", blobs="my blobs", gate_file="strict.toml")
+    assert beside_approved(places=places).judgement.reason.endswith("--threads 1 --blobs 'my blobs' --gate-file strict.toml")
 
 
 def test_without_an_approved_engine_one_is_timed_beside_itself_for_a_record(plans):
