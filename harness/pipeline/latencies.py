@@ -11,9 +11,11 @@ from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline.commands import Places, accept_command
 from harness.pipeline.pacing import Pace, Paced, Pacing, Timed, gate_protocol
+from harness.pipeline.stored_engines import gate_setting
 from harness.records.baseline import BaselineMode
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.spec import EngineSpec, Recipe
+from harness.records.timing import RatioTiming
 
 if TYPE_CHECKING:
     from harness.pipeline.approving import Approvals
@@ -63,6 +65,10 @@ class Latencies:
         """The engine beside its FP16 twin, against the ratio that was approved."""
         return self._pacing.of(Timed(metric=LATENCY_RATIO, engine=engine))
 
+    def ratio_timing(self, engine: EngineSpec) -> RatioTiming:
+        """What the engine's ratio beside its FP16 twin was made of."""
+        return RatioTiming(logs=self.beside_fp16(engine).logs, setting=gate_setting(engine))
+
     def beside_approved(self, engine: EngineSpec) -> Paced:
         """The engine beside the one that was approved; where there is none, beside itself, with a pending record.
 
@@ -90,12 +96,7 @@ class Latencies:
 
     def _pace_beside_fp16(self, engine: EngineSpec) -> Pace:
         line = self._line(LATENCY_RATIO, engine)
-        gate = RatioGate(
-            approved=self._approvals.figure(LATENCY_RATIO, engine),
-            delta=line.size,
-            session_spread=line.session_spread,
-            is_same_processor=self._approvals.is_same_processor(LATENCY_RATIO, engine),
-        )
+        gate = self._approvals.ratio_gate(engine, line, gate_setting(engine))
         twin = self._pipeline.maker.engine(replace(engine, recipe=Recipe.FP16))
         return Pace(line=line, gate=gate, pair=(twin, self._pipeline.maker.engine(engine)))
 

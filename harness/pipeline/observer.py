@@ -76,7 +76,7 @@ class Observer:
         self._pipeline = pipeline
         self._keeper = Keeper(pipeline, folder)
         self._policy = policy
-        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.beside_fp16(engine).logs)
+        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.ratio_timing(engine))
         self.settling = Settling(pipeline, policy, self.approvals, self._keeper)
         stored = StoredEngines(pipeline, latency_records, blobs)
         self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes, places=places)

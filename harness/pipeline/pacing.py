@@ -75,7 +75,7 @@ class Paced:
     Attributes:
         judgement: of its ratio.
         timings: every launch of the engine that it was timed beside, and of its own.
-        logs: log ratios, one a process of the first stage.
+        logs: log ratios, one a process of every stage.
         samples: of each stage, for whoever judges them again.
         itself: the engine beside itself, where that was asked for.
     """
@@ -169,14 +169,15 @@ class Pacing:
             narrowed = replace(plan, arms={name: plan.arms[name] for name in again}, first_process=plan.processes)
             with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
-        judged = ratio_judgements(held, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
+        seen_again = {name: ratio_seen(samples) for name, samples in second.items()}
+        judged = ratio_judgements(held, seen, seen_again, alpha=alpha)
         paced: dict[Timed, Paced] = {}
         for gate, pace in paces.items():
             stages = (first[gate.id], *([second[gate.id]] if gate.id in second else []))
             paced[gate] = Paced(
                 judgement=self._in_words(self._explained(judged[gate.id], pace.pair, plan), gate, pace, stages, plan),
                 timings=_timings(pace.pair, stages, plan),
-                logs=tuple(float(log) for log in seen[gate.id].logs),
+                logs=tuple(float(log) for stage in (seen, seen_again) if gate.id in stage for log in stage[gate.id].logs),
                 samples=stages,
                 itself=first[gate.id] if pace.is_beside_itself else first.get(_itself(gate)),
             )

@@ -13,10 +13,11 @@ from harness.measure.machine import this_machine
 from harness.pipeline.commands import build_command
 from harness.pipeline.isolating import gpu_of
 from harness.pipeline.names import backend_of
-from harness.pipeline.pacing import TIMING_THREADS
+from harness.pipeline.pacing import TIMING_THREADS, gate_protocol
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Block, LatencySamples, ProcessBlocks
 from harness.records.latency_baseline import LatencyBaseline, LatencyKey, PendingLatency, StoredEngine, TimedEngine
+from harness.records.timing import TimingSetting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +149,12 @@ def machine_and_driver(backend: str) -> tuple[str, str | None]:
     """What a backend's engines run on here: the GPU and its driver, or the make of processor, which has none."""
     machine, gpu = this_machine(), gpu_of(backend_of(backend))
     return (machine.cpu_model, None) if gpu is None else (str(gpu), machine.driver)
+
+
+def gate_setting(engine: EngineSpec) -> TimingSetting:
+    """In which setting a gate times this engine here."""
+    _, driver = machine_and_driver(engine.backend)
+    return TimingSetting(driver=driver, protocol=gate_protocol(1).id, rows=engine.batch.minimum, threads=TIMING_THREADS)
 
 
 def stored_artifact(timed: TimedEngine, path: Path) -> EngineArtifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,13 @@ def test_what_looks_slow_is_timed_again_alone_in_new_processes(plans):
     assert "--against 2 --delta 0.25" in judged.reason
     first, second = plans[1:]
     assert (tuple(second.arms), second.first_process, second.processes) == ((IMAGE.id,), first.processes, first.processes)
+
+
+def test_the_ratios_of_both_stages_are_kept_since_both_made_the_figure(plans):
+    plans[0].ratios = {IMAGE.id: 3.0, TEXT.id: 2.0}
+    gates = run()
+    assert [len(gates.of(gate).logs) for gate in (IMAGE, TEXT)] == [8, 4]
+    assert math.exp(sum(gates.of(IMAGE).logs) / 8) == pytest.approx(gates.of(IMAGE).judgement.observed)
 
 
 def test_timings_are_those_of_every_launch_of_both_engines(plans):
