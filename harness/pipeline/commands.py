@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.records.artifacts import EngineArtifact
 from harness.records.spec import EngineSpec
 
+WITHOUT_LOST_ENGINE = "--without-lost-engine"
 _OUT = "engines"  # where the commands that are shown leave what they build
 
 
@@ -55,9 +56,10 @@ def bench_command(baseline: str, candidate: EngineArtifact, options: Sequence[st
     return shlex.join(["enginegate", "bench", baseline, built_file(candidate), *options])
 
 
-def accept_command(pending: Path, places: Places) -> str:
-    """What to type to approve the engine of a pending record; the reason is left to whoever types it."""
-    return shlex.join(["enginegate", "baseline", "accept", _as_typed(pending), *places.arguments, "--reason", "..."])
+def accept_command(pending: Path, places: Places, *, is_predecessor_lost: bool = False) -> str:
+    """What to type to approve the engine of a pending record; reasons are left to whoever types it."""
+    lost = [WITHOUT_LOST_ENGINE, "..."] if is_predecessor_lost else []
+    return shlex.join(["enginegate", "baseline", "accept", _as_typed(pending), *places.arguments, *lost, "--reason", "..."])
 
 
 def built_file(engine: EngineArtifact) -> str:
