@@ -11,17 +11,19 @@ from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline.commands import Places, accept_command
 from harness.pipeline.pacing import Pace, Paced, Pacing, Timed, gate_protocol
-from harness.pipeline.stored_engines import gate_setting
+from harness.pipeline.stored_engines import gate_setting, why_not_proposed
 from harness.records.baseline import BaselineMode
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.spec import EngineSpec, Recipe
 from harness.records.timing import RatioTiming
+from harness.records.verdict import Status
 
 if TYPE_CHECKING:
     from harness.pipeline.approving import Approvals
     from harness.pipeline.seeing import Pipeline
     from harness.pipeline.stored_engines import StoredEngines
     from harness.records.gate_lines import Margin
+    from harness.records.latency import LatencySamples
     from harness.records.policy import GatePolicy
     from harness.store.run_directory import RunDirectory
 
@@ -57,6 +59,7 @@ class Latencies:
         self._run = run
         self._places = places
         self._beside: dict[EngineSpec, Paced] = {}
+        self._lost: set[EngineSpec] = set()  # whose approved engine the store has no more
         self._pacing = Pacing(
             pipeline.maker, planned, self._pace, alpha=ALPHA / processes, is_approving=approvals.is_approving, places=places
         )
@@ -77,19 +80,22 @@ class Latencies:
         """
         if engine not in self._beside:
             paced = self._pacing.of(Timed(metric=LATENCY_MS, engine=engine))
-            self._beside[engine] = paced if paced.itself is None else self._proposed(engine, paced)
+            self._beside[engine] = paced if paced.itself is None else self._proposed(engine, paced, paced.itself)
         return self._beside[engine]
 
-    def _proposed(self, engine: EngineSpec, paced: Paced) -> Paced:
-        assert paced.itself is not None  # for the type checker: the caller looked
+    def _proposed(self, engine: EngineSpec, paced: Paced, itself: LatencySamples) -> Paced:
+        """With a pending record, and the command that approves it; or with why there is none."""
         line = self._line(LATENCY_MS, engine)
-        artifact = self._pipeline.maker.engine(engine)
+        if paced.judgement.status is Status.INVALID:
+            return paced
+        if why_not := why_not_proposed(engine, itself, delta=line.size):
+            return _with_words(paced, f"no pending record is left: {why_not}")
         try:
-            path = self._stored.propose(artifact, paced.itself, gate_protocol(line.quartets), line.size, self._run)
-            words = f"approve this one: {accept_command(path, self._places)}"
+            path = self._stored.propose(self._pipeline.maker.engine(engine), itself, gate_protocol(line.quartets), line.size, self._run)
         except StoreFailed as error:  # the verdict stands without it, and nothing can be approved
-            words = f"this one cannot be approved: {error}"
-        return replace(paced, judgement=replace(paced.judgement, reason=f"{paced.judgement.reason}; {words}"))
+            return _with_words(paced, f"this one cannot be approved: {error}")
+        command = accept_command(path, self._places, is_predecessor_lost=engine in self._lost)
+        return _with_words(paced, f"approve this one: {command}")
 
     def _pace(self, gate: Timed) -> Pace:
         return self._pace_beside_fp16(gate.engine) if gate.metric == LATENCY_RATIO else self._pace_beside_approved(gate.engine)
@@ -104,6 +110,7 @@ class Latencies:
         line = self._line(LATENCY_MS, engine)
         candidate = self._pipeline.maker.engine(engine)
         found = self._stored.beside(candidate, gate_protocol(line.quartets))
+        self._lost |= {engine} if found.is_lost else set()
         gate = RatioGate(
             metric=LATENCY_MS,
             approved=None if found.engine is None else 1.0,
@@ -116,3 +123,7 @@ class Latencies:
 
     def _line(self, metric: str, engine: EngineSpec) -> Margin:
         return self._policy.margin_line(metric, engine, self._pipeline.baseline_key(engine).machine_class)
+
+
+def _with_words(paced: Paced, words: str) -> Paced:
+    return replace(paced, judgement=replace(paced.judgement, reason=f"{paced.judgement.reason}; {words}"))

@@ -323,9 +323,14 @@ class TestStoredEngines:
         assert " error" not in altered.stdout.splitlines()[-2]  # a fixture of pytest-benchmark that nobody used would be one
 
         blob.unlink()
-        missing = gate(*self.ONE)
+        missing = gate(*self.ONE, "-p", "tests.helpers.slower_builds", SLOWER_PRODUCTS="1")
         assert (missing.code, missing.of("latency_ms")["status"]) == (3, "NO_BASELINE")
-        assert "the engine that Ada approved on" in missing.of("latency_ms")["reason"]
+        reason = missing.of("latency_ms")["reason"]
+        assert "the engine that Ada approved on" in reason
+        shown = shlex.split(reason.partition("approve this one: enginegate ")[2])
+        why = [words if words != "..." else "the share was wiped" for words in shown]
+        accepted = gate.command(*why)
+        assert (accepted.code, "which was lost: the share was wiped" in accepted.stdout) == (0, True)
 
         away = gate(*self.ONE[:-1], "away")
         assert (away.code, away.of("latency_ms")["status"]) == (4, "INVALID")
