@@ -371,6 +371,16 @@ class TestBaselines:
         assert result.code == 3
         assert result.of("latency_ratio")["status"] == "NO_BASELINE"
 
+    def test_a_ratio_that_was_timed_by_another_protocol_is_no_baseline_in_words(self, gate):
+        for path in baseline_files(gate):
+            path.write_text(path.read_text().replace('"timing_protocol": "block10ms', '"timing_protocol": "block5ms'))
+
+        result = gate("-k", "pace", "--backends", "onnxruntime")
+
+        assert (result.code, result.of("latency_ratio")["status"]) == (3, "NO_BASELINE")
+        assert "was timed under protocol block5ms" in result.of("latency_ratio")["reason"]
+        assert "(here block10ms" in result.of("latency_ratio")["reason"]
+
     def test_a_baseline_of_another_version_is_mentioned_and_not_used(self, gate):
         for path in baseline_files(gate):
             content = json.loads(path.read_text())
