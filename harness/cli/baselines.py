@@ -14,7 +14,7 @@ from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_
 from harness.records.verdict import exit_code
 
 if TYPE_CHECKING:
-    from harness.pipeline.deciding import Desk
+    from harness.pipeline.desk import Desk
 
 _EPILOG = "Exit code: 0 done, 1 the engine is slower, 2 something named is not there or does not compare, 3 INCONCLUSIVE, 4 broken."
 
@@ -48,6 +48,12 @@ def _add_decisions(verbs: Any) -> None:
         metavar="NAME",
         help="it is what release NAME ships: from now on slow-downs add up from here",
     )
+    command.add_argument(
+        "--without-lost-engine",
+        type=_sentence,
+        metavar="WHY",
+        help="the store has lost an engine that this one would be timed beside: approve without it, and keep WHY in the chain",
+    )
     command.epilog = _EPILOG
     command = _add(verbs, "reject", reject, "say no to a pending engine, and why; refused in CI")
     _add_decision(command)
@@ -74,7 +80,7 @@ def _add_decision(command: argparse.ArgumentParser) -> None:
 
 def list_(options: argparse.Namespace) -> int:
     """List."""
-    from harness.pipeline.deciding import listed
+    from harness.pipeline.desk import listed
     from harness.report.latency_baselines import list_text
 
     folders = options.pending or [folder for folder in [Path("runs")] if folder.is_dir()]
@@ -83,7 +89,7 @@ def list_(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Show the chains of one encoder."""
-    from harness.pipeline.deciding import shown
+    from harness.pipeline.desk import shown
     from harness.report.latency_baselines import chain_text
 
     return _told(options, shown(_desk(options), options.encoder, options.recipe), chain_text)
@@ -91,7 +97,7 @@ def show(options: argparse.Namespace) -> int:
 
 def diff(options: argparse.Namespace) -> int:
     """Show what would change."""
-    from harness.pipeline.deciding import compared
+    from harness.pipeline.desk import compared
     from harness.report.latency_baselines import diff_text
 
     return _told(options, compared(_desk(options), options.pending), diff_text)
@@ -109,6 +115,7 @@ def accept(options: argparse.Namespace) -> int:
             who=options.by,
             reason=options.reason,
             release=options.release,
+            why_without_lost=options.without_lost_engine,
             working=progress_on_stderr,
         )
     _told(options, decision, decision_text)
@@ -132,7 +139,7 @@ def trim(options: argparse.Namespace) -> int:
 
 
 def _desk(options: argparse.Namespace, *, writing: bool = False) -> Desk:
-    from harness.pipeline.deciding import Desk
+    from harness.pipeline.desk import Desk
 
     return Desk.at(Path(), baselines_dir=options.baselines_dir, blobs=options.blobs, gate_file=options.gate_file, writing=writing)
 

@@ -44,6 +44,7 @@ def add_bench(commands: Any) -> None:
     command.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a worker may be silent (default %(default)s)")
     command.add_argument("--save", type=Path, metavar="SAMPLES.json", help="leave the samples here, for judge-latency")
     command.add_argument("--blobs", metavar="DIR", help="blob store of sha256:HEX (default: as for gate)")
+    command.add_argument("--gate-file", type=Path, metavar="FILE", help="where [blobs] folder is (default: as for gate)")
     command.epilog = "Exit code: 0 PASS, 1 FAIL, 2 something named is not there or does not compare, 3 INCONCLUSIVE, 4 INVALID."
 
 
@@ -81,13 +82,13 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _blobs(options: argparse.Namespace) -> BlobStore | None:
-    """The store, as a gate in this folder would name it; nobody asks where no engine is named by its digest."""
+    """The store, as a gate in this folder with these options would name it; nobody asks where no engine is named by its digest."""
     from harness.pipeline.comparing import policy_of
     from harness.store.blobs import blob_store
 
     if not any(name.startswith("sha256:") for name in options.engines):
         return None
-    return blob_store(options.blobs, policy_of(None).blobs)
+    return blob_store(options.blobs, policy_of(options.gate_file).blobs)
 
 
 # Options that are repeated as they are, in the order of the help.
@@ -105,6 +106,7 @@ _REPEATED = (
     "rest_ms",
     "seed",
     "blobs",
+    "gate_file",
 )
 
 

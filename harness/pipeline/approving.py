@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from harness.judge.latency.stored_ratio import RatioGate
 from harness.records.baseline import Baseline, BaselineKey, BaselineMode, with_figures
-from harness.records.gate_lines import BOUNDED
+from harness.records.gate_lines import BOUNDED, LATENCY_RATIO
 from harness.records.spec import EngineSpec
 from harness.records.verdict import Judgement, Status
 from harness.store.baselines import BaselineStore, Exercised
 
 if TYPE_CHECKING:
     from harness.pipeline.seeing import Pipeline
+    from harness.records.gate_lines import Margin
     from harness.records.policy import GatePolicy
+    from harness.records.timing import RatioTiming, TimingSetting
 
 # What a baseline stores. Everything else is judged against gate.toml or against the graph itself.
 STORED_METRICS = frozenset(
@@ -37,7 +40,7 @@ STORED_METRICS = frozenset(
 _OF_INPUTS = frozenset({"centred_snr_db", "snr_to_fake_quant_db"})  # figures of one set of evaluation inputs
 
 # Where a baseline's provenance has the make of processor that a figure was seen on.
-_SEEN_ON = {"host_bytes": "weighed_on", "latency_ratio": "processor"}
+_SEEN_ON = {"host_bytes": "weighed_on", LATENCY_RATIO: "processor"}
 
 
 class Approvals:
@@ -45,7 +48,7 @@ class Approvals:
 
     Args:
         mode: whether baselines are compared with, created or updated.
-        ratio_logs: log ratios of an engine's launch times, one a process.
+        ratio_timing: what the ratio of an engine's launch times was made of.
     """
 
     def __init__(
@@ -54,13 +57,13 @@ class Approvals:
         policy: GatePolicy,
         baselines: BaselineStore,
         mode: BaselineMode,
-        ratio_logs: Callable[[EngineSpec], Sequence[float]],
+        ratio_timing: Callable[[EngineSpec], RatioTiming],
     ) -> None:
         self._pipeline = pipeline
         self._policy = policy
         self._baselines = baselines
         self.mode = mode
-        self._ratio_logs = ratio_logs
+        self._ratio_timing = ratio_timing
         self._used: set[BaselineKey] = set()
 
     @property
@@ -80,6 +83,21 @@ class Approvals:
     def plan_figure(self, engine: EngineSpec) -> float | None:
         """As `figure`, of `snr_to_fake_quant_db`; None in a run that replaces it, so that the engine is held to its own plan alone."""
         return None if self.mode is BaselineMode.UPDATE else self.figure("snr_to_fake_quant_db", engine)
+
+    def ratio_gate(self, engine: EngineSpec, line: Margin, setting: TimingSetting) -> RatioGate:
+        """What the engine's ratio beside its FP16 twin is held to, where it is timed in this setting."""
+        gate = RatioGate(
+            approved=self.figure(LATENCY_RATIO, engine),
+            delta=line.size,
+            session_spread=line.session_spread,
+            is_same_processor=self.is_same_processor(LATENCY_RATIO, engine),
+        )
+        baseline = self._baseline(engine)
+        different = () if gate.approved is None or baseline is None else setting.differences(baseline.provenance)
+        if not different:
+            return gate
+        words = f"the approved ratio {gate.approved:.4g} was timed under {' and '.join(different)}"
+        return replace(gate, approved=None, why_none=f"{words}; expected one timed as here: approve one with --baselines=update")
 
     def is_same_graph(self, engine: EngineSpec) -> bool:
         """Whether the engine was built from the very ONNX file that the baseline's was."""
@@ -163,13 +181,13 @@ class Approvals:
             key=key,
             onnx_sha256=self._onnx_sha256(engine),
             figures={judgement.metric: judgement.observed},
-            samples={"process_ratios": self._process_ratios(engine)} if judgement.metric == "latency_ratio" else {},
+            samples={"process_ratios": self._process_ratios(engine)} if judgement.metric == LATENCY_RATIO else {},
             provenance=self._provenance(judgement.metric, engine),
         )
         self._baselines.change(key, changed)
 
     def _process_ratios(self, engine: EngineSpec) -> tuple[float, ...]:
-        return tuple(round(math.exp(log), 4) for log in self._ratio_logs(engine))
+        return tuple(round(math.exp(log), 4) for log in self._ratio_timing(engine).logs)
 
     def _provenance(self, metric: str, engine: EngineSpec) -> dict[str, str]:
         from harness.measure.machine import this_machine
@@ -180,8 +198,9 @@ class Approvals:
             "system": f"{machine.system} {machine.architecture}, Python {machine.python}",
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         }
-        if metric == "latency_ratio":  # of this figure alone: another metric's update says nothing about where it was timed
+        if metric == LATENCY_RATIO:  # of this figure alone: another metric's update says nothing about where it was timed
             facts |= {_SEEN_ON[metric]: machine.cpu_model, "cores": str(machine.cpu_count), "timed_at": facts["made_at"]}
+            facts |= self._ratio_timing(engine).setting.facts
         if metric == "host_bytes":
             facts[_SEEN_ON[metric]] = machine.cpu_model
         if metric in _OF_INPUTS:

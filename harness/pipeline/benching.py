@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def bench(asked: Bench) -> Benched:
 
 
 def _pair(files: tuple[str, ...], blobs: BlobStore | None) -> tuple[EngineArtifact, EngineArtifact]:
+    for name in files:
+        if name.startswith(_DIGEST) and not re.fullmatch("[0-9a-f]{64}", name.removeprefix(_DIGEST)):
+            raise UsageError(f"{name} is no digest; expected sha256: and its 64 hexadecimal digits; `baseline show --json` has them")
     left = {name: read_left_engine(Path(name)) for name in files if not name.startswith(_DIGEST)}
     if not left:
         raise UsageError(f"{files[0]} names no more than a digest; expected an engine file beside it, whose record says what both are")

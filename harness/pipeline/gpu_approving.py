@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.measure.machine import this_machine
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.pipeline.seeing import Pipeline
     from harness.records.policy import GatePolicy
     from harness.records.spec import EngineSpec
+    from harness.records.timing import RatioTiming
     from harness.store.baselines import BaselineStore
     from harness.store.prepared import PreparedFolder
 
@@ -31,15 +32,15 @@ class ReportApprovals(Approvals):
         mode = BaselineMode.CREATE if is_writing else BaselineMode.COMPARE
         super().__init__(pipeline, policy, store, mode, lambda engine: self._timed[engine][0])
         self._prepared = prepared
-        self._timed: dict[EngineSpec, tuple[Sequence[float], str]] = {}
+        self._timed: dict[EngineSpec, tuple[RatioTiming, str]] = {}
 
     def counted(self, judgement: Judgement, engine: EngineSpec) -> Judgement:
         """The judgement as it counts: stored where it may be, waived where somebody answers for it; see `settled`."""
         return settled(judgement, engine, self._policy, self)
 
-    def note_timing(self, engine: EngineSpec, logs: Sequence[float], words: str) -> None:
-        """Log ratios of an engine's times, one a process, and how they were seen; its ratio is stored with both."""
-        self._timed[engine] = (logs, words)
+    def note_timing(self, engine: EngineSpec, timing: RatioTiming, words: str) -> None:
+        """What an engine's ratio was made of, and how that was seen; it is stored with both."""
+        self._timed[engine] = (timing, words)
 
     def machine_class(self, engine: EngineSpec) -> str:
         """Which machines' figures of it are comparable with this one's."""

@@ -13,10 +13,11 @@ from harness.judge.latency.stored_ratio import RatioGate, RatioSeen, asks_again,
 from harness.pipeline.gpu_waves import line_name
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import Pair, Plan, measure
+from harness.pipeline.stored_engines import machine_and_driver
 from harness.records.gpu_report import Stage, Timed
 from harness.records.latency import Arm, LatencySamples
 from harness.records.spec import EngineSpec, Recipe
-from harness.records.timing import Cache, TimingProtocol
+from harness.records.timing import Cache, RatioTiming, TimingProtocol, TimingSetting
 from harness.records.verdict import Judgement
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ class WaveTimer:
         samples = self._process_by_process(plan, f"timing {names}")
         ratios = self._ratios(plan, named, samples)
         return {
-            one: Outcome(timed=self._timed(name, samples[name]), ratio=self._settled(one, ratios.get(name), samples[name]))
-            for name, one in named.items()
+            one: Outcome(timed=self._timed(name, samples[name]), ratio=self._settled(one, ratios.get(name))) for name, one in named.items()
         }
 
     def _process_by_process(self, plan: Plan, words: str) -> dict[str, LatencySamples]:
@@ -144,12 +144,7 @@ class WaveTimer:
         gates: dict[str, RatioGate] = {}
         for name, (engine, stage) in named.items():
             if stage is Stage.HOT and engine.recipe.is_quantized and (line := self._line(engine)).gated:
-                gates[name] = RatioGate(
-                    approved=self._approvals.figure("latency_ratio", engine),
-                    delta=line.size,
-                    session_spread=line.session_spread,
-                    is_same_processor=self._approvals.is_same_processor("latency_ratio", engine),
-                )
+                gates[name] = self._approvals.ratio_gate(engine, line, self._setting(plan, engine))
         seen = {name: ratio_seen(samples[name]) for name in gates}
         second: dict[str, RatioSeen] = {}
         alpha = ALPHA * len(gates) / self._gates
@@ -160,17 +155,21 @@ class WaveTimer:
             for name, more in found.items():
                 self._folder.keep_samples(f"{name}-again", more)
                 second[name] = ratio_seen(more)
+        for name in gates:
+            logs = [float(log) for stage in (seen, second) if name in stage for log in stage[name].logs]
+            timing = RatioTiming(logs=logs, setting=self._setting(plan, named[name][0]))
+            self._approvals.note_timing(named[name][0], timing, f"{samples[name].about['protocol']}, {_launches(samples[name])}")
         return ratio_judgements(gates, seen, second, alpha=alpha) if gates else {}
+
+    def _setting(self, plan: Plan, engine: EngineSpec) -> TimingSetting:
+        _, driver = machine_and_driver(engine.backend)
+        return TimingSetting(driver=driver, protocol=self._hot.id, rows=plan.rows, threads=TIMING_THREADS, shares_process=plan.same_process)
 
     def _line(self, engine: EngineSpec) -> Margin:
         return self._policy.margin_line("latency_ratio", engine, self._approvals.machine_class(engine))
 
-    def _settled(self, one: Wanted, ratio: Judgement | None, samples: LatencySamples) -> Judgement | None:
-        if ratio is None:
-            return None
-        words = f"{samples.about['protocol']}, {_launches(samples)}"
-        self._approvals.note_timing(one[0], [float(log) for log in ratio_seen(samples).logs], words)
-        return self._approvals.counted(ratio, one[0])
+    def _settled(self, one: Wanted, ratio: Judgement | None) -> Judgement | None:
+        return None if ratio is None else self._approvals.counted(ratio, one[0])
 
 
 def _launches(samples: LatencySamples) -> str:

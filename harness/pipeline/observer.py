@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.pipeline.approving import Approvals
+from harness.pipeline.commands import AS_USUAL, Places
 from harness.pipeline.keeping import Keeper
 from harness.pipeline.latencies import Latencies
 from harness.pipeline.pacing import Paced, Timed
@@ -51,6 +52,7 @@ class Observer:
         latency_records, blobs: engines that were approved; `blobs` is None where nobody named a place for them.
         timed: every latency gate of this run: they are timed together, and share one chance of a false alarm.
         processes: of pytest, that each see a part of the run and time for themselves; they share that chance too.
+        places: as the run was told, for the commands that are shown.
 
     Attributes:
         approvals: what is approved, and what this run adds.
@@ -69,14 +71,15 @@ class Observer:
         blobs: BlobStore | None = None,
         timed: Sequence[Timed] = (),
         processes: int = 1,
+        places: Places = AS_USUAL,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = Keeper(pipeline, folder)
         self._policy = policy
-        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.beside_fp16(engine).logs)
+        self.approvals = Approvals(pipeline, policy, baselines, mode, lambda engine: self._latencies.ratio_timing(engine))
         self.settling = Settling(pipeline, policy, self.approvals, self._keeper)
         stored = StoredEngines(pipeline, latency_records, blobs)
-        self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes)
+        self._latencies = Latencies(pipeline, policy, self.approvals, stored, folder, planned=timed, processes=processes, places=places)
         self._runner = Runner(pipeline.maker)
         self._benches: dict[EngineSpec, Bench] = {}
         self._device_memory: dict[EngineSpec, DeviceMemory] = {}

@@ -5,7 +5,6 @@ An engine is timed beside its FP16 twin, or beside the engine that was approved 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING
 from harness.errors import EnginegateError
 from harness.judge.latency.samples import ALPHA
 from harness.judge.latency.stored_ratio import RatioGate, asks_again, in_ms, ratio_judgements, ratio_seen
+from harness.pipeline.commands import AS_USUAL, Places, bench_command, build_command, built_file
 from harness.pipeline.pairing import Pair, Plan, measure
 from harness.pipeline.slower import with_slower_layers
-from harness.records.artifacts import EngineArtifact
 from harness.records.gate_lines import LATENCY_MS, LATENCY_RATIO
 from harness.records.latency import Arm, LatencySamples
 from harness.records.observations import TimingSamples
@@ -34,7 +33,6 @@ TIMING_THREADS = 1
 APPROVING_TIMES = 3
 # Loading and first launches cost a process more than its blocks: five percent is as alike as two windows of one block get on a shared CPU.
 _WARM_WINDOWS, _WARM_TOLERANCE = 6, 0.05
-_OUT = "engines"  # where the commands that are shown leave what they build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ class Paced:
     Attributes:
         judgement: of its ratio.
         timings: every launch of the engine that it was timed beside, and of its own.
-        logs: log ratios, one a process of the first stage.
+        logs: log ratios, one a process of every stage.
         samples: of each stage, for whoever judges them again.
         itself: the engine beside itself, where that was asked for.
     """
@@ -98,6 +96,7 @@ class Pacing:
         pace: how one of them is timed. What it raises is that gate's.
         alpha: chance of any FAIL among the planned where nothing changed.
         is_approving: whether figures are measured to be stored.
+        places: of engines, for the commands that are shown.
     """
 
     def __init__(
@@ -108,12 +107,14 @@ class Pacing:
         *,
         alpha: float = ALPHA,
         is_approving: bool,
+        places: Places = AS_USUAL,
     ) -> None:
         self._maker = maker
         self._planned = tuple(dict.fromkeys(planned))
         self._pace = pace
         self._alpha = alpha
         self._is_approving = is_approving
+        self._places = places
         self._paced: dict[Timed, Paced | EnginegateError] = {}
 
     def of(self, gate: Timed) -> Paced:
@@ -168,14 +169,15 @@ class Pacing:
             narrowed = replace(plan, arms={name: plan.arms[name] for name in again}, first_process=plan.processes)
             with self._maker.working(f"timing {', '.join(again)} again, in new processes"):
                 second = measure(narrowed).samples
-        judged = ratio_judgements(held, seen, {name: ratio_seen(samples) for name, samples in second.items()}, alpha=alpha)
+        seen_again = {name: ratio_seen(samples) for name, samples in second.items()}
+        judged = ratio_judgements(held, seen, seen_again, alpha=alpha)
         paced: dict[Timed, Paced] = {}
         for gate, pace in paces.items():
             stages = (first[gate.id], *([second[gate.id]] if gate.id in second else []))
             paced[gate] = Paced(
-                judgement=_in_words(self._explained(judged[gate.id], pace.pair, plan), gate, pace, stages, plan),
+                judgement=self._in_words(self._explained(judged[gate.id], pace.pair, plan), gate, pace, stages, plan),
                 timings=_timings(pace.pair, stages, plan),
-                logs=tuple(float(log) for log in seen[gate.id].logs),
+                logs=tuple(float(log) for stage in (seen, seen_again) if gate.id in stage for log in stage[gate.id].logs),
                 samples=stages,
                 itself=first[gate.id] if pace.is_beside_itself else first.get(_itself(gate)),
             )
@@ -186,6 +188,16 @@ class Pacing:
             return judgement
         with self._maker.working(f"looking for what got slower in {pair[1].spec.id}"):
             return with_slower_layers(judgement, pair, rows=plan.rows, threads=plan.threads)
+
+    def _in_words(self, judgement: Judgement, gate: Timed, pace: Pace, stages: Sequence[LatencySamples], plan: Plan) -> Judgement:
+        """The judgement in the metric's unit; where it is not PASS, with the clocks and with the command that times the same again."""
+        if gate.metric == LATENCY_MS and judgement.status is not Status.INVALID:
+            judgement = in_ms(judgement, median(_launches(Arm.BASELINE, stages)))
+        if judgement.status is Status.PASS or pace.is_beside_itself:
+            return judgement
+        seen = [stages[-1].about[name] for name in ("guard", "clocks") if name in stages[-1].about]
+        repeat = f"repeat: {_repeat_command(gate, pace, plan, self._places)}"
+        return replace(judgement, reason="; ".join((judgement.reason, *seen, repeat)))
 
     def _plan(self, paces: Mapping[Timed, Pace]) -> Plan:
         lines = [pace.line for pace in paces.values()]
@@ -226,37 +238,12 @@ def _launches(arm: Arm, stages: Sequence[LatencySamples]) -> tuple[float, ...]:
     return tuple(one for block in blocks for one in block.ms)
 
 
-def _in_words(judgement: Judgement, gate: Timed, pace: Pace, stages: Sequence[LatencySamples], plan: Plan) -> Judgement:
-    """The judgement in the metric's unit; where it is not PASS, with the clocks and with the command that times the same again."""
-    if gate.metric == LATENCY_MS and judgement.status is not Status.INVALID:
-        judgement = in_ms(judgement, median(_launches(Arm.BASELINE, stages)))
-    if judgement.status is Status.PASS or pace.is_beside_itself:
-        return judgement
-    seen = [stages[-1].about[name] for name in ("guard", "clocks") if name in stages[-1].about]
-    return replace(judgement, reason="; ".join((judgement.reason, *seen, f"repeat: {_repeat_command(gate, pace, plan)}")))
-
-
-def _repeat_command(gate: Timed, pace: Pace, plan: Plan) -> str:
+def _repeat_command(gate: Timed, pace: Pace, plan: Plan, places: Places) -> str:
     """What to type to time the two engines once more, alone: builds, which the cache remembers, and a bench."""
-    words = [] if gate.metric == LATENCY_MS else [build_command(pace.pair[0].spec)]
-    words.append(build_command(pace.pair[1].spec))
-    stored = f"sha256:{pace.pair[0].sha256}" if gate.metric == LATENCY_MS else _built_file(pace.pair[0])
-    files = [stored, _built_file(pace.pair[1])]
-    bench = ["enginegate", "bench", *files, "--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets)]
-    approved, delta = pace.gate.approved, pace.gate.delta
-    against = [] if approved is None else ["--against", f"{approved:g}", "--delta", f"{delta:g}"]
-    words.append(shlex.join([*bench, *against, "--batch", str(plan.rows), "--threads", str(plan.threads)]))
-    return " && ".join(words)
-
-
-def build_command(engine: EngineSpec) -> str:
-    """What to type to build an engine. A timing cache only spares the timing, and is a file of the machine that built it."""
-    spec, options = engine.encoder, replace(engine.options, timing_cache=None)
-    target = ["--target", engine.target] if engine.target else []
-    build = ["enginegate", "build", spec.name, "--weights", spec.weights, "--recipe", str(engine.recipe), "--backend", engine.backend]
-    return shlex.join([*build, *target, "--batch", str(engine.batch), *options.arguments, "--out", _OUT])
-
-
-def _built_file(engine: EngineArtifact) -> str:
-    assert engine.path is not None  # for the type checker: what has run has a file
-    return f"{_OUT}/{engine.spec.stem}{engine.path.suffix}"
+    other, engine = pace.pair
+    is_stored = gate.metric == LATENCY_MS
+    builds = [build_command(one.spec) for one in ([engine] if is_stored else [other, engine])]
+    approved = [] if pace.gate.approved is None else ["--against", f"{pace.gate.approved:g}", "--delta", f"{pace.gate.delta:g}"]
+    bench = ["--processes", str(plan.processes), "--quartets", str(plan.protocol.quartets), *approved]
+    bench += ["--batch", str(plan.rows), "--threads", str(plan.threads), *(places.arguments_of_engines if is_stored else ())]
+    return " && ".join([*builds, bench_command(f"sha256:{other.sha256}" if is_stored else built_file(other), engine, bench)])

@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.errors import MissingBlob
+from harness.errors import MissingBlob, StoreFailed
 from harness.judge.latency.samples import judge_samples
 from harness.measure.machine import this_machine
+from harness.pipeline.commands import build_command
 from harness.pipeline.isolating import gpu_of
 from harness.pipeline.names import backend_of
-from harness.pipeline.pacing import TIMING_THREADS, build_command
+from harness.pipeline.pacing import TIMING_THREADS, gate_protocol
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Block, LatencySamples, ProcessBlocks
-from harness.records.latency_baseline import LatencyBaseline, LatencyKey, PendingLatency, StoredEngine, TimedEngine
+from harness.records.latency_baseline import LatencyKey, PendingLatency, StoredEngine, TimedEngine
+from harness.records.timing import TimingSetting
+from harness.records.verdict import Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,10 +41,12 @@ class Found:
     Attributes:
         engine: None where there is none.
         why_none: in words; empty where there is one.
+        is_lost: whether one was approved, and the store has it no more.
     """
 
     engine: EngineArtifact | None = None
     why_none: str = ""
+    is_lost: bool = False
 
 
 class StoredEngines:
@@ -89,21 +94,25 @@ class StoredEngines:
         chain = self._records.chain(key)
         if not chain:
             return Found(why_none=f"no engine is approved under this key{self._words_on_nearest(key)}")
-        try:
-            return Found(engine=self.fetched(chain[-1]))
-        except MissingBlob as error:
-            approved = chain[-1].approval
-            return Found(why_none=f"the engine that {approved.who} approved on {approved.when[:10]} is gone: {error}")
-
-    def fetched(self, record: LatencyBaseline) -> EngineArtifact:
-        """The approved engine, its digest looked at now.
-
-        Raises:
-            MissingBlob, AlteredBlob, UnreachableBlobs: see `BlobStore.fetch`.
-        """
+        approval, timed = chain[-1].approval, chain[-1].timed
+        words = f"the engine that {approval.who} approved on {approval.when[:10]}"
         if self._blobs is None:
-            raise MissingBlob(NO_STORE)
-        return stored_artifact(record.timed, self._blobs.fetch(record.timed.engine.sha256))
+            return Found(why_none=f"{words} cannot be had: {NO_STORE}")
+        try:
+            return Found(engine=stored_artifact(timed, self._blobs.fetch(timed.engine.sha256)))
+        except MissingBlob as error:
+            if self._is_put_back(candidate, timed.engine.sha256):
+                return Found(engine=stored_artifact(timed, self._blobs.fetch(timed.engine.sha256)))
+            return Found(why_none=f"{words} is gone: {error}; it was built by: {timed.engine.build}", is_lost=True)
+
+    def _is_put_back(self, candidate: EngineArtifact, sha256: str) -> bool:
+        """Whether the candidate is the very engine that is gone, and so the store has it again."""
+        if self._blobs is None or candidate.path is None or candidate.sha256 != sha256:
+            return False
+        try:
+            return self._blobs.keep(candidate.path) == sha256
+        except StoreFailed:  # one that may be read alone has lost it still
+            return False
 
     def propose(self, engine: EngineArtifact, itself: LatencySamples, protocol: TimingProtocol, delta: float, run: RunDirectory) -> Path:
         """Keep the engine in the blob store, and leave a pending record in the run directory; where.
@@ -143,10 +152,29 @@ class StoredEngines:
         return f" (there is one for {'; and one for '.join(', '.join(key.differences(other)) for other in near)})" if near else ""
 
 
+def why_not_proposed(engine: EngineSpec, itself: LatencySamples, *, delta: float) -> str | None:
+    """Why a session that timed the engine beside itself may not ask for its approval, in words; None where it may."""
+    if engine.options.timing_cache is not None:
+        return (
+            "it was built with --timing-cache, so times of earlier builds chose its kernels and it could not be built again; "
+            "run again without it"
+        )
+    judged = judge_samples(itself, delta=delta)
+    if judged.status is Status.PASS:
+        return None
+    return f"beside itself the engine is {judged.status} in this session ({judged.reason}); expected PASS: run again on a quiet machine"
+
+
 def machine_and_driver(backend: str) -> tuple[str, str | None]:
     """What a backend's engines run on here: the GPU and its driver, or the make of processor, which has none."""
     machine, gpu = this_machine(), gpu_of(backend_of(backend))
     return (machine.cpu_model, None) if gpu is None else (str(gpu), machine.driver)
+
+
+def gate_setting(engine: EngineSpec) -> TimingSetting:
+    """In which setting a gate times this engine here."""
+    _, driver = machine_and_driver(engine.backend)
+    return TimingSetting(driver=driver, protocol=gate_protocol(1).id, rows=engine.batch.minimum, threads=TIMING_THREADS)
 
 
 def stored_artifact(timed: TimedEngine, path: Path) -> EngineArtifact:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.pipeline.deciding import Desk, refuse_in_ci
+from harness.pipeline.deciding import refuse_in_ci
+from harness.pipeline.desk import Desk
 from harness.pipeline.pacing import TIMING_THREADS, gate_protocol
 from harness.records.gate_lines import LATENCY_MS
 from harness.records.latency_baseline import LatencyKey

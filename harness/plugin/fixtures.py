@@ -81,6 +81,7 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
             blobs=settings.blobs,
             timed=timed,
             processes=processes,
+            places=settings.places,
         )
         yield run.observer
         run.observer.close()

@@ -18,6 +18,7 @@ from harness.records.baseline import BaselineMode
 from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, Recipe, Tower, normalized_target
 
 if TYPE_CHECKING:
+    from harness.pipeline.commands import Places
     from harness.prepare.evaluation import PictureFiles
     from harness.records.policy import GatePolicy
     from harness.store.blobs import BlobStore
@@ -63,6 +64,7 @@ class Settings:
         asked_backends: whether backends were named by option; a gate that one of those cannot run is INVALID.
         eval_data: what trained encoders are judged by in place of the built-in data.
         blobs: where engines lie that were approved; None where nobody names a place.
+        places: as they were typed.
     """
 
     policy: GatePolicy
@@ -79,6 +81,7 @@ class Settings:
     baselines_dir: Path
     baseline_mode: BaselineMode
     blobs: BlobStore | None
+    places: Places
 
 
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
@@ -152,6 +155,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _resolve(config: pytest.Config) -> Settings:
+    from harness.pipeline.commands import Places
     from harness.pipeline.names import require_takes_options, require_used, weights_by_arch
     from harness.prepare.checkpoint import weights_origin
     from harness.prepare.configurations import known_archs, require_arch
@@ -192,6 +196,7 @@ def _resolve(config: pytest.Config) -> Settings:
         baselines_dir=_baselines_dir(config),
         baseline_mode=_baseline_mode(option.baselines),
         blobs=blob_store(str(base / option.blobs) if option.blobs else None, policy.blobs),
+        places=Places(baselines_dir=option.baselines_dir, blobs=option.blobs, gate_file=option.gate_file),
     )
 
 

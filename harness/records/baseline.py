@@ -59,8 +59,10 @@ class Baseline:
     Attributes:
         figures: metric name to value, in the metric's unit.
         onnx_sha256: digest of the graph the engine was built from.
-        samples: what the figures were made of, by name: `process_ratios` are the ratios of `latency_ratio`, one a process.
-        provenance: machine, library versions and time of making, for people.
+        samples: what the figures were made of, by name: `process_ratios` are the ratios of `latency_ratio`, one a process of every
+            stage, in order.
+        provenance: machine, library versions and time of making, for people; and what a figure is compared under: `inputs`, `processor`,
+            `weighed_on`, `timing_driver` and `timing_protocol`.
     """
 
     key: BaselineKey

@@ -156,11 +156,13 @@ class Approval(Signature):
         previous: digest of the record that it follows; None for the first of its key.
         release: name of the release that it stands for; None for what came between two of them.
         beside: what was shown before: the engine beside the one of the `previous` record, and beside that of the `anchor`.
+        lost: which of these two it could not be shown beside, since the store had lost that engine; and why it was approved nevertheless.
     """
 
     previous: str | None = None
     release: str | None = None
     beside: Mapping[str, LatencyJudgement] = field(default_factory=dict[str, LatencyJudgement])
+    lost: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

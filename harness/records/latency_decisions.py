@@ -70,6 +70,7 @@ class BaselineDecision:
         status: PASS when it was approved or rejected as asked; else what the judge says that it failed by.
         file: where the record, or the rejected one, is now; None where nothing was written.
         beside: the engine beside that of the previous record, and beside the anchor's, timed now; empty where there is none yet.
+        lost: which of these two the store has lost, and why the engine was approved without being timed beside it.
     """
 
     status: Status
@@ -78,6 +79,7 @@ class BaselineDecision:
     key: LatencyKey
     file: str | None = None
     beside: Mapping[str, LatencyJudgement] = field(default_factory=dict[str, LatencyJudgement])
+    lost: Mapping[str, str] = field(default_factory=dict[str, str])
     schema: Literal["enginegate/baseline-decision/1"] = "enginegate/baseline-decision/1"
 
 

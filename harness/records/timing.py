@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,3 +60,52 @@ class TimingProtocol:
         """What of it a latency depends on, for keys: seed and number of blocks are left out, since they only say how well it is known."""
         launches = "graph" if self.graph else "plain"
         return f"block{self.block_ms:g}ms-{self.cache}-rest{self.rest_ms:g}ms-{launches}-warm{self.warm_tolerance:g}x{self.warm_windows}-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingSetting:
+    """What a ratio of two engines depends on beside them and their GPU. Ratios that were timed in two settings are not compared.
+
+    Attributes:
+        driver: of the GPU; None without one.
+        protocol: id, as of `TimingProtocol`.
+        rows: of each launch.
+        threads: of the host.
+        shares_process: whether one process held both engines.
+    """
+
+    driver: str | None
+    protocol: str
+    rows: int
+    threads: int
+    shares_process: bool = False
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """As the provenance of a stored ratio has it."""
+        rows, threads = _counted(self.rows, "row"), _counted(self.threads, "thread")
+        processes = "both engines in one process" if self.shares_process else "one process an engine"
+        return {"timing_driver": self.driver or "none", "timing_protocol": f"{self.protocol}, {rows} a launch, {threads}, {processes}"}
+
+    def differences(self, provenance: Mapping[str, str]) -> tuple[str, ...]:
+        """What was otherwise when the ratio with this provenance was timed, each as `driver 570.1 (here 580.2)`.
+
+        A record that says nothing of it is told as unknown, and differs; where there is no driver, none can differ.
+        """
+        words: list[str] = []
+        for name, here in self.facts.items():
+            told = provenance.get(name, "none" if here == "none" else "unknown")
+            words += [] if told == here else [f"{name.removeprefix('timing_')} {told} (here {here})"]
+        return tuple(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioTiming:
+    """What a ratio was made of: its log ratios, one a process of every stage, and the setting in which they were timed."""
+
+    logs: Sequence[float]
+    setting: TimingSetting
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -46,6 +46,9 @@ def decision_text(decision: BaselineDecision) -> str:
         lines = [f"not {verb}: {_engine(decision.key)}: {decision.reason}"]
     for name, judged in decision.beside.items():
         lines += [f"beside the {'engine approved last' if name == 'previous' else 'anchor'}:", *_indented(latency_text(judged))]
+    lines += [f"{_not_shown(name)}: {why}" for name, why in decision.lost.items()]
+    if decision.verb == "accept" and not decision.beside and not decision.lost:
+        lines.append(f"the first of its key: nothing was timed beside it; what stands for it is its session on {decision.key.machine}")
     if decision.file is not None:
         lines.append(f"{decision.file}{'; review and commit it' if decision.verb == 'accept' else ''}")
     return "\n".join(lines)
@@ -88,6 +91,12 @@ def _link_lines(number: int, link: ChainLink) -> Iterator[str]:
     for name, judged in approval.beside.items():
         interval = f"{judged.ratio:.4f} [{judged.low:.4f}, {judged.high:.4f}]"
         yield f"     {judged.status} beside the {name}: ratio {interval} of {judged.processes} processes"
+    for name, why in approval.lost.items():
+        yield f"     {_not_shown(name)}: {why}"
+
+
+def _not_shown(name: str) -> str:
+    return f"not timed beside {'the engine approved before' if name == 'previous' else 'the anchor'}, which was lost"
 
 
 def _engine(key: LatencyKey) -> str:

@@ -62,7 +62,8 @@ class FolderBlobs:
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise MissingBlob(f"{sha256!r} is no sha256; expected 64 hexadecimal digits")
         if not self.has(sha256):
-            raise MissingBlob(f"{self} has no {sha256[:16]}…; put it back, build the engine again, or approve another one")
+            place = path.relative_to(self._folder)
+            raise MissingBlob(f"{self} has no {sha256[:16]}…; put it back as {place}, or build the engine again and look at its sha256")
         found = self._digest(path)
         if found != sha256:
             raise AlteredBlob(

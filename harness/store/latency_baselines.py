@@ -134,7 +134,10 @@ class LatencyBaselines:
 
 def digest_of(record: LatencyBaseline) -> str:
     """sha256 of a record, by which the next one names it."""
-    return hashlib.sha256(canonical_json(to_plain(record))).hexdigest()
+    plain = to_plain(record)
+    if not plain["approval"]["lost"]:
+        del plain["approval"]["lost"]  # records that were approved before there was such a field keep their digests
+    return hashlib.sha256(canonical_json(plain)).hexdigest()
 
 
 def read_pending(path: Path) -> PendingLatency:

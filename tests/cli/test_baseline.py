@@ -173,12 +173,43 @@ def test_a_session_that_told_the_engine_from_itself_proves_nothing(place, machin
     assert "the session timed the engine beside itself, and that is INCONCLUSIVE" in capsys.readouterr().err
 
 
-def test_an_engine_of_another_machine_is_accepted_there(place, machine, capsys):
-    other = other_key(machine="NVIDIA H100 (SM90)", driver="580.1", protocol=gate_protocol(1).id)
-    assert place.accept("one", key=other) == 0
-    assert place.accept("two", key=other) == 2
-    assert "the pending record has machine NVIDIA H100 (SM90) (here" in (words := capsys.readouterr().err)
+def h100_key(place):
+    return replace(place.key, machine_class="NVIDIA-H100-80GB-HBM3-SM90", machine="NVIDIA H100 80GB HBM3 (SM90)", driver="580.1")
+
+
+def test_the_first_engine_of_another_machine_is_accepted_here_since_its_file_holds_the_session_and_nothing_is_timed(place, machine, capsys):
+    assert place.accept("one", key=h100_key(place)) == 0
+
+    (record,) = place.records.chain(h100_key(place))
+    assert (record.timed.itself.status, len(record.timed.blocks)) == (Status.PASS, 8)
+    assert machine.plans == []
+    words = "the first of its key: nothing was timed beside it; what stands for it is its session on NVIDIA H100 80GB HBM3 (SM90)"
+    assert words in capsys.readouterr().out
+
+
+def test_a_follower_of_another_machine_is_refused_here_since_it_has_to_be_timed_beside_its_predecessor_there(place, machine, capsys):
+    assert place.accept("one", key=h100_key(place)) == 0
+    assert place.accept("two", key=h100_key(place)) == 2
+    assert "has machine_class" not in (words := capsys.readouterr().err)
+    assert "the pending record has machine NVIDIA H100 80GB HBM3 (SM90) (here" in words
     assert "driver 580.1 (here None); accept it there" in words
+    assert place.accept("two", "--without-lost-engine", "x", key=h100_key(place)) == 2
+    assert len(place.records.chain(h100_key(place))) == 1
+
+
+def test_a_first_engine_whose_file_holds_fewer_processes_than_a_gate_times_is_refused(place, machine, capsys):
+    assert place.accept("one", key=h100_key(place), processes=3) == 2
+    assert "in 3 processes; expected 4, as gate.toml asks of a gate" in capsys.readouterr().err
+    assert place.records.chains() == {}
+
+
+def test_what_a_pending_file_says_of_its_own_session_is_judged_again_from_its_blocks(place, machine, capsys):
+    path = place.pending("one", spread=2.0)
+    content = json.loads(path.read_text())
+    content["timed"]["itself"]["status"] = "PASS"
+    path.write_text(json.dumps(content))
+    assert main(["baseline", "accept", str(path), "--reason", "x", "--blobs", "blobs"]) == 2
+    assert "the engine beside itself, and that is INCONCLUSIVE" in capsys.readouterr().err
 
 
 def test_a_store_that_cannot_be_reached_is_broken_and_nothing_is_approved(place, machine, capsys):
@@ -195,13 +226,70 @@ def test_an_altered_engine_is_broken_and_nothing_is_approved(place, machine, cap
     assert "altered or cut short" in capsys.readouterr().err
 
 
-def test_a_predecessor_that_is_gone_is_told_with_the_command_that_built_it(place, machine, capsys):
+def lose(place, name):
+    """Somebody cleans the store."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    (place.folder / "blobs" / sha256[:2] / sha256).unlink()
+
+
+def test_a_lost_predecessor_is_told_with_the_command_that_built_it_and_with_a_way_out(place, machine, capsys):
     place.accept("one")
-    for blob in (place.folder / "blobs").rglob("*"):
-        if blob.is_file():
-            blob.unlink()
+    lose(place, "one")
     assert place.accept("two") == 4
-    assert "it was built by: enginegate build tiny/image" in capsys.readouterr().err
+    words = capsys.readouterr().err
+    assert "the engine that was approved last, is lost: the blob store blobs has no " in words
+    assert "it was built by: enginegate build tiny/image" in words
+    assert '; or approve this one without, which the chain will show: --without-lost-engine "WHY"' in words
+    assert len(place.records.chain(place.key)) == 1
+
+
+def test_an_engine_that_follows_a_lost_one_is_approved_with_a_reason_that_stays_in_the_chain(place, machine, capsys):
+    place.accept("one")
+    lose(place, "one")
+    capsys.readouterr()
+    assert place.accept("two", "--without-lost-engine", "the share was wiped") == 0
+
+    first, second = place.records.chain(place.key)
+    assert (second.approval.previous, dict(second.approval.beside)) == (digest_of(first), {})
+    assert second.approval.lost == {"previous": "the share was wiped"}
+    assert machine.plans == []
+    words = "not timed beside the engine approved before, which was lost: the share was wiped"
+    assert words in (out := capsys.readouterr().out)
+    assert "the first of its key" not in out
+    assert main(["baseline", "show", "tiny/image"]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_an_engine_that_follows_a_lost_one_is_still_timed_beside_what_is_left(place, machine, capsys):
+    machine.levels |= {"three": 1.5}
+    place.accept("one", "--release", "1.0")
+    place.accept("two")
+    lose(place, "two")
+    assert place.accept("three", "--without-lost-engine", "the share was wiped") == 1
+    assert set(machine.plans[-1].arms) == {"anchor"}
+    lose(place, "one")
+    lose(place, "three")
+    assert place.accept("four", "--without-lost-engine", "the share was wiped", "--release", "1.1") == 0
+    assert set(place.records.chain(place.key)[-1].approval.lost) == {"previous", "anchor"}
+    assert place.accept("five") == 0
+    assert set(machine.plans[-1].arms) == {"previous"}
+
+
+def test_a_lost_engine_that_is_not_lost_is_usage(place, machine, capsys):
+    assert place.accept("one", "--without-lost-engine", "x") == 2
+    assert place.accept("one") == 0
+    assert place.accept("two", "--without-lost-engine", "x") == 2
+    assert "every engine that this one is timed beside is there; leave it out" in capsys.readouterr().err
+    assert place.accept("two", "--without-lost-engine", " ") == 2
+    assert len(place.records.chain(place.key)) == 1
+
+
+def test_an_altered_predecessor_is_no_lost_one(place, machine, capsys):
+    place.accept("one")
+    sha256 = hashlib.sha256(b"one").hexdigest()
+    (place.folder / "blobs" / sha256[:2] / sha256).write_bytes(b"altered")
+    assert place.accept("two", "--without-lost-engine", "x") == 4
+    assert "it was altered or cut short: remove it" in capsys.readouterr().err
 
 
 def test_no_store_named_is_told(place, machine, capsys):

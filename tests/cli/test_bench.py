@@ -59,13 +59,30 @@ def test_an_engine_of_the_blob_store_is_named_by_its_digest(engines, tmp_path, m
     assert text.splitlines()[-1].endswith("--blobs store")
 
 
+def test_the_blob_store_of_a_named_gate_file_is_used(engines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ENGINEGATE_BLOBS", raising=False)
+    (tmp_path / "strict.toml").write_text('schema = "enginegate/gate/1"\n[blobs]\nfolder = "store"\n')
+    (tmp_path / "store").mkdir()
+    sha256 = FolderBlobs(tmp_path / "store").keep(engines[0])
+    assert main(["bench", f"sha256:{sha256}", str(engines[1]), *QUICK, "--gate-file", "strict.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("--gate-file strict.toml")
+
+
 @pytest.mark.parametrize(
     ("named", "code", "words"),
     [
         (["sha256:" + "0" * 64, "{engine}"], 2, "lies in a blob store, and none is named"),
         (["sha256:" + "0" * 64], 2, "names no more than a digest"),
         (["sha256:" + "0" * 64, "{engine}", "--blobs", "store"], 4, "has no 0000000000000000…"),
-        (["sha256:../../x", "{engine}", "--blobs", "store"], 4, "is no sha256"),
+        (
+            ["sha256:../../x", "{engine}", "--blobs", "store"],
+            2,
+            "sha256:../../x is no digest; expected sha256: and its 64 hexadecimal digits",
+        ),
+        (["sha256:nonsense", "{engine}", "--blobs", "store"], 2, "sha256:nonsense is no digest"),
+        (["sha256:nonsense", "{engine}"], 2, "sha256:nonsense is no digest"),
+        (["sha256:nonsense"], 2, "sha256:nonsense is no digest"),
         (["sha256:" + "0" * 64, "{engine}", "--blobs", "away"], 4, "cannot be reached"),
     ],
 )

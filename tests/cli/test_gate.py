@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -267,24 +268,25 @@ class TestRegressions:
 class TestStoredEngines:
     """The engine beside the one that was approved, with real engines and a blob store in a folder."""
 
-    ONE = ("-k", "approved_one_beside", "--recipes", "linear", "--backends", "onnxruntime", "--blobs", "blobs")
+    ONE = ("-k", "approved_one_beside", "--recipes", "linear", "--backends", "onnxruntime", "--blobs", "my blobs")
 
     def blob(self, gate):
-        (blob,) = [path for path in (gate.folder / "blobs").rglob("*") if path.is_file()]
+        (blob,) = [path for path in (gate.folder / "my blobs").rglob("*") if path.is_file()]
         return blob
 
     def test_an_engine_is_approved_and_the_next_one_is_timed_beside_it(self, gate):
-        (gate.folder / "blobs").mkdir()
+        (gate.folder / "my blobs").mkdir()
 
         first = gate(*self.ONE, "--run-dir", "first")
 
         row = first.of("latency_ms")
         assert (first.code, row["status"], row["unit"]) == (3, "NO_BASELINE", "ms")
         pending = "first/pending/small-clip-image-linear-onnxruntime.pending.json"
-        assert f"no engine is approved under this key; approve this one: enginegate baseline accept {pending}" in row["reason"]
+        assert "no engine is approved under this key; approve this one: enginegate baseline accept" in row["reason"]
         assert hashlib.sha256(self.blob(gate).read_bytes()).hexdigest() == self.blob(gate).name
 
-        accepted = gate.command("baseline", "accept", pending, "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+        shown = shlex.split(row["reason"].partition("approve this one: enginegate ")[2])
+        accepted = gate.command(*shown[:-1], "the first", "--by", "Ada")  # as it is shown, but for the reason
         assert accepted.code == 0, accepted.stderr
         assert not (gate.folder / pending).exists()
 
@@ -321,9 +323,14 @@ class TestStoredEngines:
         assert " error" not in altered.stdout.splitlines()[-2]  # a fixture of pytest-benchmark that nobody used would be one
 
         blob.unlink()
-        missing = gate(*self.ONE)
+        missing = gate(*self.ONE, "-p", "tests.helpers.slower_builds", SLOWER_PRODUCTS="1")
         assert (missing.code, missing.of("latency_ms")["status"]) == (3, "NO_BASELINE")
-        assert "the engine that Ada approved on" in missing.of("latency_ms")["reason"]
+        reason = missing.of("latency_ms")["reason"]
+        assert "the engine that Ada approved on" in reason
+        shown = shlex.split(reason.partition("approve this one: enginegate ")[2])
+        why = [words if words != "..." else "the share was wiped" for words in shown]
+        accepted = gate.command(*why)
+        assert (accepted.code, "which was lost: the share was wiped" in accepted.stdout) == (0, True)
 
         away = gate(*self.ONE[:-1], "away")
         assert (away.code, away.of("latency_ms")["status"]) == (4, "INVALID")
@@ -339,16 +346,16 @@ class TestStoredEngines:
         assert "latency_ratio is held to a stored number" in reason
 
     def test_a_run_that_updates_times_the_engine_beside_both_and_asks_for_approval(self, gate):
-        (gate.folder / "blobs").mkdir()
+        (gate.folder / "my blobs").mkdir()
         gate(*self.ONE, "--run-dir", "first")
         pending = "pending/small-clip-image-linear-onnxruntime.pending.json"
-        gate.command("baseline", "accept", f"first/{pending}", "--reason", "the first", "--by", "Ada", "--blobs", "blobs")
+        gate.command("baseline", "accept", f"first/{pending}", "--reason", "the first", "--by", "Ada", "--blobs", "my blobs")
 
         result = gate(*self.ONE, "--baselines=update", "--run-dir", "second")
 
         assert (result.code, result.of("latency_ms")["status"]) == (0, "PASS")
         again = gate.command(
-            "baseline", "accept", f"second/{pending}", "--reason", "as 1.0", "--release", "1.0", "--blobs", "blobs", "--json"
+            "baseline", "accept", f"second/{pending}", "--reason", "as 1.0", "--release", "1.0", "--blobs", "my blobs", "--json"
         )
         assert again.code == 0, again.stderr
         assert list(json.loads(again.stdout)["beside"]) == ["previous"]
@@ -363,6 +370,16 @@ class TestBaselines:
 
         assert result.code == 3
         assert result.of("latency_ratio")["status"] == "NO_BASELINE"
+
+    def test_a_ratio_that_was_timed_by_another_protocol_is_no_baseline_in_words(self, gate):
+        for path in baseline_files(gate):
+            path.write_text(path.read_text().replace('"timing_protocol": "block10ms', '"timing_protocol": "block5ms'))
+
+        result = gate("-k", "pace", "--backends", "onnxruntime")
+
+        assert (result.code, result.of("latency_ratio")["status"]) == (3, "NO_BASELINE")
+        assert "was timed under protocol block5ms" in result.of("latency_ratio")["reason"]
+        assert "(here block10ms" in result.of("latency_ratio")["reason"]
 
     def test_a_baseline_of_another_version_is_mentioned_and_not_used(self, gate):
         for path in baseline_files(gate):

@@ -150,6 +150,9 @@ def test_a_report_stores_what_it_saw_with_the_graph_that_it_saw_it_of(reported):
     assert record["figures"]["weights_bytes"] == line["engine"]["weights_bytes"]
     assert record["onnx_sha256"] == line["engine"]["onnx_sha256"]
     assert record["provenance"]["made_by"] == "gpu-report"
+    assert record["provenance"]["timing_driver"] == "none"
+    assert record["provenance"]["timing_protocol"].endswith(" a launch, 1 thread, both engines in one process")
+    assert len(record["samples"]["process_ratios"]) % 3 == 0
     assert "weights" not in record["provenance"]  # they are the encoder's own
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from harness.errors import BuildFailed, WorkerFailed
 from harness.judge.latency.stored_ratio import RatioGate
 from harness.pipeline import pacing
+from harness.pipeline.commands import Places
 from harness.pipeline.making import StandIn
 from harness.pipeline.pacing import Pace, Pacing, Timed
 from harness.pipeline.pairing import Measured, Plan
@@ -99,6 +101,13 @@ def test_what_looks_slow_is_timed_again_alone_in_new_processes(plans):
     assert "--against 2 --delta 0.25" in judged.reason
     first, second = plans[1:]
     assert (tuple(second.arms), second.first_process, second.processes) == ((IMAGE.id,), first.processes, first.processes)
+
+
+def test_the_ratios_of_both_stages_are_kept_since_both_made_the_figure(plans):
+    plans[0].ratios = {IMAGE.id: 3.0, TEXT.id: 2.0}
+    gates = run()
+    assert [len(gates.of(gate).logs) for gate in (IMAGE, TEXT)] == [8, 4]
+    assert math.exp(sum(gates.of(IMAGE).logs) / 8) == pytest.approx(gates.of(IMAGE).judgement.observed)
 
 
 def test_timings_are_those_of_every_launch_of_both_engines(plans):
@@ -208,6 +217,12 @@ def test_a_slower_engine_fails_with_its_ratio_the_clocks_and_the_command(plans):
     assert "+60.0% beside the approved engine, in the same session, and seen again in new processes" in judged.reason
     assert "processor: load 1" in judged.reason
     assert f"enginegate bench sha256:{'5' * 64} engines/tiny-text-linear.onnx" in judged.reason
+
+
+def test_the_command_that_repeats_a_failure_finds_the_stored_engine_where_the_run_did(plans):
+    plans[0].ratios = {"tiny/text-linear-fake-latency_ms": 1.6}
+    places = Places(baselines_dir="elsewhere", blobs="my blobs", gate_file="strict.toml")
+    assert beside_approved(places=places).judgement.reason.endswith("--threads 1 --blobs 'my blobs' --gate-file strict.toml")
 
 
 def test_without_an_approved_engine_one_is_timed_beside_itself_for_a_record(plans):

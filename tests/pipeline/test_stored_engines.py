@@ -112,7 +112,24 @@ def test_a_missing_blob_says_who_approved_what_is_gone(place):
     place.blobs.fetch(SHA256).unlink()
     found = place.stored.beside(place.candidate, PROTOCOL)
     assert found.engine is None
-    assert found.why_none.startswith("the engine that Ada approved on 2026-11-28 is gone: ")
+    assert found.is_lost
+    assert found.why_none.startswith("the engine that Ada approved on 2026-11-28 is gone: the blob store ")
+    assert found.why_none.endswith("; it was built by: enginegate build tiny/image")
+
+
+def test_a_missing_blob_is_put_back_by_a_build_that_gives_the_very_same_engine(place):
+    approve(place)
+    place.blobs.fetch(SHA256).unlink()
+    again = replace(place.candidate, path=place.old, sha256=SHA256)
+    found = place.stored.beside(again, PROTOCOL)
+    assert (found.engine.path, found.is_lost) == (place.blobs.fetch(SHA256), False)
+
+
+def test_without_a_store_an_approved_engine_cannot_be_had_and_is_not_called_lost(place):
+    approve(place)
+    found = StoredEngines(Looks(), place.records, None).beside(place.candidate, PROTOCOL)
+    assert (found.engine, found.is_lost) == (None, False)
+    assert found.why_none.startswith("the engine that Ada approved on 2026-11-28 cannot be had: no blob store is named")
 
 
 def test_a_record_that_cannot_be_read_is_no_missing_baseline(place):

@@ -51,7 +51,7 @@ def test_an_altered_blob_is_refused_and_keeping_the_engine_again_mends_it(blobs,
 
 
 def test_a_blob_that_is_not_there_is_said_in_words(blobs):
-    with pytest.raises(MissingBlob, match=f"has no {SHA256[:16]}…; put it back, build the engine again"):
+    with pytest.raises(MissingBlob, match=f"has no {SHA256[:16]}…; put it back as {SHA256[:2]}/{SHA256}, or build"):
         blobs.fetch(SHA256)
 
 

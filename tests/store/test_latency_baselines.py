@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,6 +84,26 @@ def test_a_record_that_was_taken_out_breaks_the_chain(records):
     content = json.loads(path.read_text())
     del content["records"][0]
     path.write_text(json.dumps(content))
+    with pytest.raises(UnreadableBaseline, match="the chain is broken"):
+        records.chain(KEY)
+
+
+def test_a_chain_that_was_written_before_there_were_lost_engines_is_whole(records):
+    *both, path = chain_of_two(records)
+    content = json.loads(path.read_text())
+    for record in content["records"]:
+        assert record["approval"].pop("lost") == {}
+    path.write_text(json.dumps(content))
+    assert records.chain(KEY) == tuple(both)
+
+
+def test_the_reason_for_which_a_lost_engine_was_passed_over_cannot_be_changed_unseen(records):
+    first = approved(timed("a" * 64))
+    second = approved(timed("b" * 64), digest_of(first))
+    second = replace(second, approval=replace(second.approval, lost={"previous": "the share was wiped"}))
+    for record in (first, second, approved(timed("c" * 64), digest_of(second))):
+        path = records.append(record)
+    path.write_text(path.read_text().replace("the share was wiped", "it was slower"))
     with pytest.raises(UnreadableBaseline, match="the chain is broken"):
         records.chain(KEY)
 
