@@ -252,6 +252,10 @@ class Observer:
 
     # -- the run directory -------------------------------------------------------------------------------------------------
 
-    def engine_rows(self) -> tuple[EngineRow, ...]:
-        """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
-        return self._keeper.engine_rows()
+    def engine_rows(self, *, after: int = 0) -> tuple[EngineRow, ...]:
+        """Engines of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it.
+
+        Args:
+            after: leave out so many of the first ones.
+        """
+        return self._keeper.engine_rows(after)
