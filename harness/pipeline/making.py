@@ -172,6 +172,15 @@ class Maker:
         self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
 
+    def is_built(self, spec: EngineSpec) -> bool:
+        """Whether the cache has the engine, and the file that it is built from: asking for it then makes nothing.
+
+        Raises:
+            EnginegateError: the backend or the encoder cannot be asked.
+        """
+        exported = self._onnx_made_from(spec.encoder, spec.recipe.on(spec.encoder.tower))
+        return self._cache.holds("onnx", exported) and self._cache.holds("engine", self._engine_made_from(spec, backend_of(spec.backend)))
+
     def stand_in(self, spec: EngineSpec) -> StandIn:
         """What is built in place of `spec`: itself, or the same with a fixed batch where a builder has no kernels for one that changes.
 

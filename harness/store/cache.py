@@ -159,6 +159,11 @@ class ArtifactCache:
             self._fetched[key] = self._fetch(_named(kind), key, made_from, build)
         return self._fetched[key]
 
+    def holds(self, kind: str, made_from: Mapping[str, JsonValue]) -> bool:
+        """Whether `fetch` would find the artifact, unless it is damaged."""
+        key = cache_key(kind, made_from)
+        return key in self._fetched or (self._mode is not CacheMode.REBUILD and (self._folder(kind, key) / MANIFEST).is_file())
+
     def file_of(self, kind: str, sha256: str) -> Path | None:
         """A file of that content among the artifacts of a kind; None where there is none, or its entry is damaged."""
         for manifest in sorted((self._root / kind).glob(f"*/{MANIFEST}")):
