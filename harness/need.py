@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from functools import cache
 from types import ModuleType
 
 from harness.errors import MissingLibrary
@@ -40,6 +41,7 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+@cache  # a process keeps what it imported; reading the metadata of a large distribution takes milliseconds each time
 def version_of(distribution: str) -> str | None:
     """Installed version of a distribution, without importing it; None when it is not installed."""
     try:

@@ -6,9 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ _DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+# ONNX Runtime computes FP8 products in FP32. Its rules for Q/DQ pairs, which are for INT8 kernels, keep weights in FP8, so that every
+# launch scales them anew, and add a pair around each transposition, whose rounding is done already. Without those rules weights are scaled
+# once. They are then constants, which would be packed for another kernel, one that adds up in another order; hence the second line.
+_FOR_ROWS: Mapping[str, str] = {"session.disable_quant_qdq": "1", "session.disable_prepacking": "1"}
 _SILENT = 4  # fatal only; errors reach us as exceptions, and the terminal belongs to the caller
 _VENDOR_DOMAIN = (
     "Model Optimizer's exporter leaves quantization nodes in its own domain `trt`, which ONNX Runtime does not have; "
@@ -73,20 +78,33 @@ class OnnxRuntimeBackend:
             raise
         return BuiltFiles(engine=ENGINE_FILE)
 
-    @contextmanager
-    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> Iterator[OnnxRuntimeSession]:
-        """A session on the CPU.
+    def open(self, engine: EngineArtifact, *, threads: int | None = None) -> AbstractContextManager[OnnxRuntimeSession]:
+        """A session on the CPU, loaded as ONNX Runtime does when nobody asks for more.
 
         Raises:
             UnusableGraph: the engine file is gone, or ONNX Runtime refuses it.
         """
-        if engine.path is None:
-            raise UnusableGraph(f"{engine.spec.id} has no engine file; expected what `build` left; build it again")
-        session = OnnxRuntimeSession(_load(engine.path, shown_as=engine.path, threads=threads), engine.spec.batch, engine.path, threads)
-        try:
-            yield session
-        finally:
-            session.close()
+        return _opened(engine, threads, {})
+
+    def open_for_rows(self, engine: EngineArtifact, *, threads: int | None = None) -> AbstractContextManager[OnnxRuntimeSession]:
+        """As `open`; FP8 takes a quarter less time, and the weights of a quantized engine four times the memory.
+
+        Raises:
+            UnusableGraph: the engine file is gone, or ONNX Runtime refuses it.
+        """
+        return _opened(engine, threads, _FOR_ROWS if engine.spec.recipe.is_quantized else {})
+
+
+@contextmanager
+def _opened(engine: EngineArtifact, threads: int | None, settings: Mapping[str, str]) -> Iterator[OnnxRuntimeSession]:
+    if engine.path is None:
+        raise UnusableGraph(f"{engine.spec.id} has no engine file; expected what `build` left; build it again")
+    loaded = _load(engine.path, shown_as=engine.path, threads=threads, settings=settings)
+    session = OnnxRuntimeSession(loaded, engine.spec.batch, engine.path, threads)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 def run_once(model: bytes, inputs: Tensors) -> Tensors:
@@ -204,7 +222,14 @@ def intra_op_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _load(model: Path | bytes, *, shown_as: Path, threads: int | None = None, profile: Path | None = None) -> Any:
+def _load(
+    model: Path | bytes,
+    *,
+    shown_as: Path,
+    threads: int | None = None,
+    profile: Path | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     ort = need("onnxruntime", extra=None, to="run ONNX files")
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
@@ -214,7 +239,8 @@ def _load(model: Path | bytes, *, shown_as: Path, threads: int | None = None, pr
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     # Threads that spin after a run take the CPU from the session that is timed next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, setting in {"session.intra_op.allow_spinning": "0", **settings}.items():
+        options.add_session_config_entry(name, setting)
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=list(PROVIDERS))
     # ONNX Runtime's exceptions share no base below Exception, and each of them means that the file does not load.

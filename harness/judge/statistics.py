@@ -8,7 +8,6 @@ counted, units are drawn anew (bootstrap), and those bounds hold about as often 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ CONFIDENCE = 0.95
 
 # With fewer units that differ, drawing them anew cannot show what has not happened yet; an exact bound is used instead.
 UNITS_FOR_BOOTSTRAP = 20
+_BLOCK = 2**22  # figures of draws in memory at once; 2,097 units in one block
 RESAMPLES = 2000  # moves a bound at the 5 % tail by less than a fiftieth of its distance from the figure
 
 # An exact bound on a drop spends this share of its error on how often anything differs at all, the rest on the drop.
@@ -33,6 +33,7 @@ _NORMAL_95 = 1.6449
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
+OfDraws = Callable[[Floats], Floats]
 
 
 class Interval(NamedTuple):
@@ -227,44 +228,58 @@ def clustered_bounds(net: Counts, sizes: Counts, *, signed: bool, confidence: fl
         signed: whether a cluster's `net` may be negative.
     """
     if np.count_nonzero(net) >= UNITS_FOR_BOOTSTRAP and len(np.unique(net / sizes)) > 1:
-        return bootstrap_bounds(ratio_of_sums, net, sizes, confidence=confidence)
+        return bootstrap_bounds(ratio_of_sums(net, sizes), len(net), confidence=confidence)
     largest = int(sizes.max())
     exact = net_bounds(net, least=-largest if signed else 0, most=largest, confidence=confidence)
     return exact.scaled(len(net) / int(sizes.sum()))
 
 
-def ratio_of_sums(above: Floats, below: Floats, axis: int = -1) -> Floats:
+def ratio_of_sums(above: NDArray[Any], below: NDArray[Any]) -> OfDraws:
     """What a cluster bootstrap draws anew: one total over another."""
-    return above.sum(axis=axis) / below.sum(axis=axis)
+    return lambda times: (times @ above) / (times @ below)
 
 
-def bootstrap_bounds(statistic: Callable[..., Any], *units: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
+def bootstrap_bounds(statistic: OfDraws, units: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Bounds by drawing units anew, bias-corrected and accelerated (BCa); the same for the same units, as the draws are seeded.
 
     Args:
-        statistic: of as many arrays as `units`, along `axis`.
-        units: arrays of one length, drawn together.
+        statistic: of draws, each told as how often every unit is in it: float64 [draws, units] to [draws].
+        units: how many there are.
 
     Returns:
         The statistic itself twice where every draw gives the same: then resampling says nothing, and callers look closer.
+    Source: B. Efron, Better bootstrap confidence intervals, JASA 82 (1987); the acceleration is the jackknife's.
     """
-    stats = need("scipy.stats", extra=None, to="bound a figure by resampling")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a degenerate distribution, which is answered below
-        found = stats.bootstrap(
-            units,
-            statistic,
-            paired=True,
-            vectorized=True,
-            axis=-1,
-            confidence_level=2 * confidence - 1,
-            n_resamples=RESAMPLES,
-            batch=max(1, 2**21 // len(units[0])),
-            method="BCa",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    whole = float(statistic(*units, axis=-1))
-    return Interval(*(float(end) if math.isfinite(end) else whole for end in (found.low, found.high)))
+    special = _special()
+    whole = float(statistic(np.ones((1, units)))[0])
+    drawn, left_out = _blockwise(statistic, _draws, RESAMPLES, units), _blockwise(statistic, _without_one, units, units)
+    bias = special.ndtri(((drawn < whole).mean() + (drawn <= whole).mean()) / 2)
+    pull = left_out.mean() - left_out
+    if not math.isfinite(bias) or not pull.any():
+        return Interval(whole, whole)
+    acceleration = (pull**3).sum() / (6 * np.square(pull).sum() ** 1.5)
+    moved = bias + special.ndtri(np.array([1 - confidence, confidence]))
+    low, high = (float(np.quantile(drawn, float(share))) for share in special.ndtr(bias + moved / (1 - acceleration * moved)))
+    return Interval(low, high)
+
+
+def _blockwise(statistic: OfDraws, block_of: Callable[[int, int, int], Floats], draws: int, units: int) -> Floats:
+    """The statistic of so many draws, of which only a block at a time lies in memory."""
+    step = max(1, _BLOCK // units)
+    return np.concatenate([statistic(block_of(start, min(start + step, draws), units)) for start in range(0, draws, step)])
+
+
+@lru_cache(maxsize=2)
+def _draws(start: int, end: int, units: int) -> Floats:
+    """How often each unit is in each draw from `start` up to `end`: float64 [draws, units]."""
+    drawn = np.random.default_rng(start).integers(0, units, (end - start, units))
+    drawn += np.arange(end - start)[:, None] * units
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+def _without_one(start: int, end: int, units: int) -> Floats:
+    """Draws of every unit but one, from the unit `start` up to `end`."""
+    return 1 - np.eye(end - start, units, start)
 
 
 def _special() -> Any:

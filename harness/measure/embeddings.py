@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar, cast
@@ -19,7 +18,7 @@ from harness.records.spec import BatchProfile
 Rows = TypeVar("Rows", bound=NDArray[Any])
 
 
-def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, made_by: str, at_once: int = 1) -> Embeddings:
+def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, made_by: str, launches: Executor | None = None) -> Embeddings:
     """Embeddings of all inputs, as the engine gives them.
 
     Args:
@@ -27,7 +26,7 @@ def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, mad
         inputs: rows for one tower, any number of them.
         profile: the batches the engine accepts.
         made_by: who computes, for people.
-        at_once: how many batches may run side by side, each in a thread; 1 unless the session's backend takes more.
+        launches: where batches run side by side, if the session's backend takes several at once; None for one after the other.
 
     Returns:
         float32 [n, d], in the inputs' order.
@@ -39,17 +38,10 @@ def embed(session: Session, inputs: EncoderInputs, *, profile: BatchProfile, mad
     given = in_whole_batches(inputs.rows, profile)
     edges = pairwise(accumulate(batch_sizes(len(given), profile), initial=0))
     batches = [{inputs.name: given[start:end]} for start, end in edges]
-    parts = _side_by_side(partial(run_batch, session, made_by=made_by), batches, at_once)
+    # One after the other stays in this thread, which may be the only one with a device.
+    parts = list((launches.map if launches else map)(partial(run_batch, session, made_by=made_by), batches))
     rows = np.concatenate(parts)[: len(inputs)].astype(np.float32)
     return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
-
-
-def _side_by_side(run: Callable[[Tensors], Rows], batches: Sequence[Tensors], at_once: int) -> list[Rows]:
-    """What becomes of each batch, in their order. One at a time stays in this thread, which may be the only one with a device."""
-    if at_once == 1:
-        return [run(batch) for batch in batches]
-    with ThreadPoolExecutor(at_once) as threads:
-        return list(threads.map(run, batches))
 
 
 def in_whole_batches(rows: Rows, profile: BatchProfile) -> Rows:

@@ -257,7 +257,7 @@ def _is_summable(guest: object) -> bool:
 
 def _of_length(rows: Rows, length: int) -> Rows:
     """So many rows, from the first on and round again."""
-    return np.resize(rows, (length, *rows.shape[1:]))
+    return rows[np.arange(length) % len(rows)]
 
 
 def _other_type(rows: Rows) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contracts import Backend, Capability, DeviceBound, Say, Session
+from harness.contracts import Backend, Capability, DeviceBound, LoadsForRows, Say, Session
 from harness.errors import BuildFailed, WorkerFailed
 from harness.measure.host_memory import built_weighed
 from harness.measure.machine import machine_class
@@ -94,7 +94,8 @@ def opened(engine: EngineArtifact) -> Generator[Session]:
     backend = backend_of(engine.spec.backend)
     if Capability.NEEDS_ISOLATION not in backend.capabilities:
         threads = 1 if Capability.LAUNCHES_AT_ONCE in backend.capabilities else None
-        with backend.open(engine, threads=threads) as session:
+        load = backend.open_for_rows if isinstance(backend, LoadsForRows) else backend.open
+        with load(engine, threads=threads) as session:
             yield session
         return
     from harness.workers.sessions import WorkerSession

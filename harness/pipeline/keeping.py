@@ -35,9 +35,9 @@ class Keeper:
         self._folder = folder
         self._kept: set[str] = set()
 
-    def engine_rows(self) -> tuple[EngineRow, ...]:
-        """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
-        return tuple(self._engine_row(engine) for engine in self._pipeline.maker.engines)
+    def engine_rows(self, after: int) -> tuple[EngineRow, ...]:
+        """Engines of this session beyond the first `after`, as `run.json` lists them; their logs and layer tables are kept beside it."""
+        return tuple(self._engine_row(engine) for engine in self._pipeline.maker.engines[after:])
 
     def _engine_row(self, engine: EngineSpec) -> EngineRow:
         self._keep_logs(engine)

@@ -172,6 +172,15 @@ class Maker:
         self._engines[spec] = self._once(("engine", spec), lambda: self._engine(spec, gpu))
         return self._engines[spec]
 
+    def is_built(self, spec: EngineSpec) -> bool:
+        """Whether the cache has the engine, and the file that it is built from: asking for it then makes nothing.
+
+        Raises:
+            EnginegateError: the backend or the encoder cannot be asked.
+        """
+        exported = self._onnx_made_from(spec.encoder, spec.recipe.on(spec.encoder.tower))
+        return self._cache.holds("onnx", exported) and self._cache.holds("engine", self._engine_made_from(spec, backend_of(spec.backend)))
+
     def stand_in(self, spec: EngineSpec) -> StandIn:
         """What is built in place of `spec`: itself, or the same with a fixed batch where a builder has no kernels for one that changes.
 
@@ -189,8 +198,7 @@ class Maker:
 
     def reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
         """FP32 embeddings of `inputs`, by PyTorch."""
-        rows = _array(self._reference_entry(encoder, inputs), _EMBEDDINGS)
-        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
+        return self._once(("reference rows", encoder, inputs.digest), lambda: self._reference(encoder, inputs))
 
     def logit_scale(self, encoder: EncoderSpec, inputs: EncoderInputs) -> float:
         """What the encoder's model multiplies cosines with; learnt of the reference embeddings of `inputs`."""
@@ -198,15 +206,11 @@ class Maker:
 
     def fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
         """Embeddings of `inputs` by PyTorch in FP32 with the recipe's quantizers in place."""
-        rows = _array(self._fake_quant_entry(encoder, recipe, inputs), _EMBEDDINGS)
-        made_by = f"{encoder.name} {recipe.on(encoder.tower)} as fake quantization"
-        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+        return self._once(("fake-quant rows", encoder, recipe, inputs.digest), lambda: self._fake_quant(encoder, recipe, inputs))
 
     def range_use(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> RangeUse:
         """How those quantizers use their ranges on `inputs`."""
-        entry = self._fake_quant_entry(encoder, recipe, inputs)
-        quantizers = _facts(_FakeQuantFacts, entry).quantizers
-        return RangeUse(shares=_array(entry, _SHARES), quantizers=quantizers, inputs_digest=inputs.digest)
+        return self._once(("range use", encoder, recipe, inputs.digest), lambda: self._range_use(encoder, recipe, inputs))
 
     def working(self, words: str) -> AbstractContextManager[Say | None]:
         """Say what is being done, for as long as it is."""
@@ -221,11 +225,11 @@ class Maker:
         from harness.prepare.dataset import encoder_inputs, rows_in_words
 
         made_from = {
-            **_shape_of(encoder),
+            **self._shape_of(encoder),
             "preprocessing": encoder.weights,
             "source": data.source(),
             "versions": _versions(_READ_BY),
-            "code": code_digest("harness.prepare"),
+            "code": self._code("harness.prepare"),
         }
 
         def build(folder: Path) -> Mapping[str, Any]:
@@ -239,12 +243,15 @@ class Maker:
             self._note(f"{data.pairing.source}, for {encoder.arch}: {note}")
         return EncoderInputs(name=facts.name, rows=_array(entry, "inputs.npz"), ids=facts.ids, digest=facts.digest, notes=facts.notes)
 
-    def _onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
-        from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
+    def _onnx_made_from(self, encoder: EncoderSpec, recipe: Recipe) -> dict[str, Any]:
         from harness.prepare.inputs import CALIBRATION
 
         source = CALIBRATION.source() if recipe.is_quantized else None
-        made_from = {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source}
+        return {**self._prepared_from(encoder), "recipe": str(recipe), "calibration": source}
+
+    def _onnx(self, encoder: EncoderSpec, recipe: Recipe) -> OnnxArtifact:
+        from harness.prepare.encoder_onnx import LOG_FILE, ONNX_FILE, make_onnx
+        from harness.prepare.inputs import CALIBRATION
 
         def build(folder: Path) -> Mapping[str, Any]:
             calibration = self.inputs(encoder, CALIBRATION) if recipe.is_quantized else None
@@ -252,6 +259,7 @@ class Maker:
             digest = calibration.digest if calibration else None
             return to_plain(_OnnxFacts(opset=made.opset, repairs=made.repairs, amax=made.amax, calibration=digest))
 
+        made_from = self._onnx_made_from(encoder, recipe)
         entry = self._fetch("onnx", made_from, build, doing=f"preparing {encoder.name} {recipe}")
         facts, model = _facts(_OnnxFacts, entry), entry.files[ONNX_FILE]
         return OnnxArtifact(
@@ -270,12 +278,14 @@ class Maker:
         )
 
     def _prepared_from(self, encoder: EncoderSpec) -> dict[str, Any]:
-        return {
-            **_shape_of(encoder),
-            "weights": self.origin(encoder),
-            "versions": _versions(_PREPARED_BY),
-            "code": code_digest("harness.prepare"),
-        }
+        weights, code = self.origin(encoder), self._code("harness.prepare")
+        return {**self._shape_of(encoder), "weights": weights, "versions": _versions(_PREPARED_BY), "code": code}
+
+    def _shape_of(self, encoder: EncoderSpec) -> dict[str, str]:
+        return self._once(("shape", encoder.arch, encoder.tower), lambda: _shape_of(encoder))
+
+    def _code(self, package: str) -> str:
+        return self._once(("code", package), lambda: code_digest(package))
 
     def _stand_in(self, spec: EngineSpec) -> StandIn:
         for recipe in dict.fromkeys((spec.recipe, *self._recipes)):
@@ -320,7 +330,7 @@ class Maker:
             "target": spec.target,
             "batch": str(spec.batch),
             **spec.options.made_from,
-            "code": code_digest("harness.backends"),
+            "code": self._code("harness.backends"),
         }
         if (bound := gpu_of(backend)) is not None:
             made_from["gpu"] = bound.machine_class
@@ -366,6 +376,20 @@ class Maker:
         made_from = {**self._prepared_from(encoder), "inputs": inputs.digest}
         fetch = partial(self._fetch, "reference", made_from, build, doing=f"running {encoder.name} in FP32")
         return self._once(("reference", encoder, inputs.digest), fetch)
+
+    def _reference(self, encoder: EncoderSpec, inputs: EncoderInputs) -> Embeddings:
+        rows = _array(self._reference_entry(encoder, inputs), _EMBEDDINGS)
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=f"{encoder.name} in FP32 torch")
+
+    def _fake_quant(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> Embeddings:
+        rows = _array(self._fake_quant_entry(encoder, recipe, inputs), _EMBEDDINGS)
+        made_by = f"{encoder.name} {recipe.on(encoder.tower)} as fake quantization"
+        return Embeddings(rows=rows, ids=inputs.ids, inputs_digest=inputs.digest, made_by=made_by)
+
+    def _range_use(self, encoder: EncoderSpec, recipe: Recipe, inputs: EncoderInputs) -> RangeUse:
+        entry = self._fake_quant_entry(encoder, recipe, inputs)
+        quantizers = _facts(_FakeQuantFacts, entry).quantizers
+        return RangeUse(shares=_array(entry, _SHARES), quantizers=quantizers, inputs_digest=inputs.digest)
 
     def _fake_quant_entry(self, encoder: EncoderSpec, asked: Recipe, inputs: EncoderInputs) -> CacheEntry:
         from harness.prepare.inputs import CALIBRATION

@@ -159,8 +159,14 @@ class Observer:
         return self._pipeline.maker.reference(encoder, EncoderInputs(name=name, rows=rows, ids=ids, digest=inputs_digest(name, rows))).rows
 
     def close(self) -> None:
-        """Free the engines that `run` loaded."""
+        """Free the engines that `run` loaded, and stop those that nobody waits for."""
+        self._pipeline.evaluations.close()
         self._runner.close()
+
+    def _leave_alone(self) -> None:
+        """Let nothing of this session stand beside an engine that is timed."""
+        self._pipeline.evaluations.settle()
+        self._runner.close()  # whatever else holds the GPU while it is timed counts as a stranger there
 
     def graph(self, subject: Subject) -> GraphView:
         """The exported ONNX graph, with its structure."""
@@ -227,12 +233,12 @@ class Observer:
 
         Samples are kept in the run directory, for `enginegate judge-latency`.
         """
-        self._runner.close()  # whatever else holds the GPU while it is timed counts as a stranger there
+        self._leave_alone()
         return self._kept(f"{engine.id}-latency", self._latencies.beside_fp16(engine))
 
     def latency_beside_approved(self, engine: EngineSpec) -> Paced:
         """The engine beside the one that was approved, likewise. Where none is, it is timed beside itself and a pending record is left."""
-        self._runner.close()
+        self._leave_alone()
         return self._kept(f"{engine.id}-latency-beside-approved", self._latencies.beside_approved(engine))
 
     def _kept(self, name: str, paced: Paced) -> Paced:
@@ -276,6 +282,10 @@ class Observer:
 
     # -- the run directory -------------------------------------------------------------------------------------------------
 
-    def engine_rows(self) -> tuple[EngineRow, ...]:
-        """Every engine of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it."""
-        return self._keeper.engine_rows()
+    def engine_rows(self, *, after: int = 0) -> tuple[EngineRow, ...]:
+        """Engines of this session so far, as `run.json` lists them; their logs and layer tables are kept beside it.
+
+        Args:
+            after: leave out so many of the first ones.
+        """
+        return self._keeper.engine_rows(after)

@@ -1,4 +1,4 @@
-"""Runs engines: on all evaluation rows, and on batches of a suite's own, each engine loaded once for those and each batch launched once."""
+"""Runs engines on batches of a suite's own, each engine loaded once for those and each batch launched once."""
 
 from __future__ import annotations
 
@@ -10,35 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.contracts import Capability
-from harness.measure.embeddings import embed, read_batch, run_batch
-from harness.measure.machine import usable_cpus
+from harness.measure.embeddings import read_batch, run_batch
 from harness.pipeline.isolating import opened
 from harness.pipeline.making import Maker, Once
-from harness.pipeline.names import backend_of
 
 if TYPE_CHECKING:
     from harness.contracts import Session
-    from harness.records.artifacts import EngineArtifact
-    from harness.records.observations import Embeddings, EncoderInputs
     from harness.records.spec import EngineSpec
 
 Rows = NDArray[np.generic]
 Embedded = NDArray[np.floating]
-
-MOST_AT_ONCE = 8  # batches; each holds activations of its own, which of a large encoder are hundreds of megabytes
-
-
-def embedded(engine: EngineArtifact, inputs: EncoderInputs) -> Embeddings:
-    """The engine's embeddings of all inputs.
-
-    Raises:
-        OutsideProfile, InvalidMeasurement: as `embed` does.
-    """
-    several = Capability.LAUNCHES_AT_ONCE in backend_of(engine.spec.backend).capabilities
-    at_once = min(usable_cpus(), MOST_AT_ONCE) if several else 1
-    with opened(engine) as session:
-        return embed(session, inputs, profile=engine.spec.batch, made_by=engine.spec.id, at_once=at_once)
 
 
 class Runner:

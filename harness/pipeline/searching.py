@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Structure = TypeVar("Structure", bound=Hashable)
 
 CI_PROFILE, NIGHTLY_PROFILE = "enginegate-ci", "enginegate-nightly"
-CI_EXAMPLES, NIGHTLY_EXAMPLES = 5, 200
+CI_EXAMPLES, NIGHTLY_EXAMPLES = 3, 200
 SMALLER_TRIES = 12  # at least so many further examples are judged once one broke; the rest of the search runs on what is known
 SMALLER_ROWS = 4  # or as many as this times the rows allowed hold
 

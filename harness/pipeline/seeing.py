@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BuildFailed, EnginegateError
+from harness.pipeline.evaluating import Evaluations
 from harness.pipeline.isolating import machine_class_of
 from harness.pipeline.making import Maker, Once, Progress
 from harness.pipeline.names import backend_of
@@ -32,6 +33,9 @@ class Pipeline:
         evaluation_rows: how many rows of the built-in data embeddings are compared on.
         eval_data: what they are compared on instead, all of it.
         progress: called as a context manager with what is being done, for people.
+
+    Attributes:
+        evaluations: runs engines on the evaluation rows.
     """
 
     def __init__(self, maker: Maker, *, evaluation_rows: EvaluationRows, progress: Progress, eval_data: Dataset | None = None) -> None:
@@ -40,6 +44,7 @@ class Pipeline:
         self._eval_data = eval_data
         self._progress = progress
         self._once = Once()
+        self.evaluations = Evaluations(maker, self._evaluation, progress)
 
     def graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:
         """The exported graph, with its structure."""
@@ -74,7 +79,7 @@ class Pipeline:
 
     def embeddings(self, spec: EngineSpec) -> Embeddings:
         """The engine's embeddings of the evaluation inputs. The engine runs in every session."""
-        return self._once(("embeddings", spec), lambda: self._embeddings(spec))
+        return self.evaluations.embeddings(spec)
 
     def fake_quant(self, spec: EngineSpec) -> Embeddings | None:
         """What the recipe's quantizers alone make of the evaluation inputs, by PyTorch; None for a recipe that has none."""
@@ -172,14 +177,6 @@ class Pipeline:
 
         inputs = self._evaluation(spec.encoder)
         return locate(self.maker, spec, inputs, observed=self.embeddings(spec), exact=self.reference(spec.encoder))
-
-    def _embeddings(self, spec: EngineSpec) -> Embeddings:
-        from harness.pipeline.running import embedded
-
-        inputs = self._evaluation(spec.encoder)  # first: a picture that cannot be decoded is told before an engine is built
-        engine = self.maker.engine(spec)
-        with self._progress(f"running {spec.id}"):
-            return embedded(engine, inputs)
 
     def _graph(self, encoder: EncoderSpec, recipe: Recipe) -> GraphView:
         from harness.judge.structure import GraphView

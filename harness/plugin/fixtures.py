@@ -12,7 +12,7 @@ from harness.plugin.gpus import gpus_held
 from harness.plugin.options import settings_of
 from harness.plugin.recording import Ledger, ledger_of
 from harness.plugin.run import run_of
-from harness.plugin.selection import Unable, latency_gates
+from harness.plugin.selection import Unable, evaluated_engines, latency_gates
 from harness.plugin.summary import note_of, progress_of
 from harness.records.spec import EngineSpec, PreparedSpec
 from harness.records.verdict import Finding, Judgement, Suite
@@ -69,6 +69,8 @@ def observe(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     maker = Maker(cache, progress, note, recipes=settings.recipes)
     pipeline = Pipeline(maker, evaluation_rows=rows, progress=progress, eval_data=data)
     timed, processes = latency_gates(request.session.items), run.processes
+    if processes == 1:  # each of several sees all tests, and is given but a part of them
+        pipeline.evaluations.plan(evaluated_engines(request.session.items))
     mode = settings.baseline_mode
     with gpus_held(settings, note):
         run.observer = Observer(

@@ -86,7 +86,7 @@ class Run:
 
         if self.observer is None:
             return []
-        rows = self.observer.engine_rows()[self._engines_sent :]
+        rows = self.observer.engine_rows(after=self._engines_sent)
         self._engines_sent += len(rows)
         return [to_plain(row) for row in rows]
 

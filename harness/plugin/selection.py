@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.plugin.options import Settings, settings_of
 from harness.records.gate_lines import LATENCY_MS, MAY_BE_LEFT_OUT, TIMED
 from harness.records.spec import EncoderSpec, EngineSpec, PreparedSpec, Recipe, Tower
+from harness.records.verdict import Suite
 
 if TYPE_CHECKING:
     from harness.contracts import Backend
@@ -156,6 +157,12 @@ def latency_gates(items: Sequence[pytest.Item]) -> tuple[Timed, ...]:
     return tuple(dict.fromkeys(Timed(metric=metric, engine=subject) for metric, subject in timed if isinstance(subject, EngineSpec)))
 
 
+def evaluated_engines(items: Sequence[pytest.Item]) -> tuple[EngineSpec, ...]:
+    """Engines that the tests will run on the evaluation rows, each once, in the tests' order; a bench may be allowed no row."""
+    asking = (item for item in items if item.get_closest_marker(Suite.ACCURACY.value) and "bench" not in getattr(item, "fixturenames", ()))
+    return tuple(dict.fromkeys(subject for item in asking if isinstance(subject := subject_of(item), EngineSpec)))
+
+
 def candidate_engines(settings: Settings, encoder: EncoderSpec, recipe: Recipe) -> Sequence[EngineSpec]:
     """Every engine of this encoder and recipe that the options name, possible or not."""
     from harness.pipeline.names import backend_of, taken_options
@@ -176,9 +183,23 @@ def _id(subject: EngineSpec | Unable) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drop tests for which the options leave no recipe or no tower: they ask nothing, and pytest would show them as skipped.
 
-    Nobody deselected them, and a run without them is as whole as it can be.
+    Nobody deselected them, and a run without them is as whole as it can be. The rest of the accuracy suite asks engine by engine.
     """
-    items[:] = [item for item in items if not _has_no_subject(item)]
+    items[:] = _engine_by_engine([item for item in items if not _has_no_subject(item)])
+
+
+def _engine_by_engine(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Tests of accuracy that are about one engine next to each other, in the places that such tests had: the next engine runs meanwhile."""
+    ours = [item for item in items if item.get_closest_marker(Suite.ACCURACY.value) and subject_of(item) is not None]
+    places = {_prepared_of(item): place for place, item in reversed(list(enumerate(ours)))}
+    ordered = iter(sorted(ours, key=lambda item: places[_prepared_of(item)]))
+    moved = set(map(id, ours))
+    return [next(ordered) if id(item) in moved else item for item in items]
+
+
+def _prepared_of(item: pytest.Item) -> PreparedSpec | None:
+    subject = subject_of(item)
+    return subject if subject is None or isinstance(subject, PreparedSpec) else subject.prepared
 
 
 def subject_of(item: pytest.Item) -> EngineSpec | PreparedSpec | Unable | None:

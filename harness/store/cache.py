@@ -35,6 +35,8 @@ _READ_BYTES = 1 << 20
 
 # Reading 600 MB to digest them takes a second: once a process is enough for an entry that nobody has replaced since.
 _verified: set[tuple[Path, str]] = set()
+# By device, inode, time of its last change in nanoseconds, and bytes.
+_digested: dict[tuple[int, ...], str] = {}
 # Workers forked from one process are one session as well.
 _PROCESS_SESSION = secrets.token_hex(8)
 
@@ -156,6 +158,11 @@ class ArtifactCache:
         if key not in self._fetched:
             self._fetched[key] = self._fetch(_named(kind), key, made_from, build)
         return self._fetched[key]
+
+    def holds(self, kind: str, made_from: Mapping[str, JsonValue]) -> bool:
+        """Whether `fetch` would find the artifact, unless it is damaged."""
+        key = cache_key(kind, made_from)
+        return key in self._fetched or (self._mode is not CacheMode.REBUILD and (self._folder(kind, key) / MANIFEST).is_file())
 
     def file_of(self, kind: str, sha256: str) -> Path | None:
         """A file of that content among the artifacts of a kind; None where there is none, or its entry is damaged."""
@@ -370,13 +377,20 @@ def _verified_manifest(folder: Path, key: str) -> _Manifest:
 
 def _compare(path: Path, built: FileFacts, *, digest: bool) -> None:
     try:
-        nbytes = path.stat().st_size
-        if nbytes != built.nbytes:
-            raise _Damaged(f"{path.name} has {nbytes:,} bytes; it was built with {built.nbytes:,}")
-        if digest and _sha256(path) != built.sha256:
+        seen = path.stat()
+        if seen.st_size != built.nbytes:
+            raise _Damaged(f"{path.name} has {seen.st_size:,} bytes; it was built with {built.nbytes:,}")
+        if digest and _sha256_of(path, (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size)) != built.sha256:
             raise _Damaged(f"{path.name} has other content than what was built")
     except OSError as error:
         raise _Damaged(f"{path.name}: {error.strerror}") from error
+
+
+def _sha256_of(path: Path, file: tuple[int, ...]) -> str:
+    """The digest of a file that may have several names: an engine that is the ONNX file itself is a link to it."""
+    if file not in _digested:
+        _digested[file] = _sha256(path)
+    return _digested[file]
 
 
 def _sha256(path: Path) -> str:

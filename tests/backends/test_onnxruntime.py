@@ -56,6 +56,14 @@ def test_fp8_embeddings_are_those_of_the_quantized_product(fp8_onnx: Path, make_
     assert np.linalg.norm(seen - expected) < 0.06 * np.linalg.norm(expected)
 
 
+def test_what_is_loaded_for_rows_gives_the_same_rows(fp8_onnx: Path, make_engine: MakeEngine, pictures: np.ndarray) -> None:
+    engine = make_engine("onnxruntime", fp8_onnx)
+    with BACKEND.open_for_rows(engine) as session:
+        feed = session.upload({"image": pictures})
+        session.launch(feed)
+        np.testing.assert_array_equal(session.download(feed)["embedding"], _run(engine, pictures))
+
+
 def test_a_row_alone_and_in_a_batch_gives_the_same(fp8_onnx: Path, make_engine: MakeEngine, pictures: np.ndarray) -> None:
     engine = make_engine("onnxruntime", fp8_onnx)
     np.testing.assert_allclose(_run(engine, pictures)[:1], _run(engine, pictures[:1]), rtol=1e-3)

@@ -163,7 +163,7 @@ class Wrapped:
 
 
 def opening(clean: Any, broken: Broken) -> Any:
-    """`OnnxRuntimeBackend.open`, with every session wrapped."""
+    """`OnnxRuntimeBackend.open_for_rows`, with every session wrapped."""
 
     @contextmanager
     def open_broken(backend: Any, engine: Any, *, threads: int | None = None) -> Iterator[Wrapped]:
@@ -178,9 +178,9 @@ def main(arguments: list[str]) -> None:
     from harness.backends.onnxruntime import OnnxRuntimeBackend
     from harness.cli import main as enginegate
 
-    clean = OnnxRuntimeBackend.open
+    clean = OnnxRuntimeBackend.open_for_rows
     for name, (broken, tower, _) in {**FAULTS, "dying": (dying, "image", set())}.items():
-        OnnxRuntimeBackend.open = opening(clean, broken)  # type: ignore[method-assign]
+        OnnxRuntimeBackend.open_for_rows = opening(clean, broken)  # type: ignore[method-assign]
         code = enginegate(["gate", *arguments, "--encoders", f"small-clip/{tower}", "--run-dir", name])
         print(f"{name}: exit code {code}")  # noqa: T201 (the caller reads it)
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.judge import statistics
 from harness.judge.statistics import (
+    RESAMPLES,
     Interval,
     bootstrap_bounds,
     clustered_bounds,
@@ -242,7 +244,7 @@ def test_bounds_that_took_captions_of_one_picture_for_independent_would_not():
     lost, sizes = clusters_of_captions(generator)
 
     apart = clustered_bounds(lost, sizes, signed=True)
-    taken_as_one = bootstrap_bounds(ratio_of_sums, np.repeat([1, 0], [lost.sum(), 5 * 300 - lost.sum()]), np.ones(1500))
+    taken_as_one = bootstrap_bounds(ratio_of_sums(np.repeat([1, 0], [lost.sum(), 5 * 300 - lost.sum()]), np.ones(1500)), 1500)
 
     assert apart.high - apart.low > 1.4 * (taken_as_one.high - taken_as_one.low)
 
@@ -273,18 +275,30 @@ def test_clusters_that_all_lose_alike_leave_resampling_nothing_to_say_and_get_ex
     assert 0.5 < low < high == 1
 
 
-def test_bootstrap_bounds_are_scipys_and_the_same_each_time():
-    values = np.random.default_rng(0).exponential(size=80)
+@pytest.mark.parametrize("units", [20, 80, 599])
+def test_bootstrap_bounds_are_scipys_of_the_same_draws(units):
+    above, below = np.random.default_rng(0).exponential(size=(2, units))
 
-    bounds = bootstrap_bounds(np.mean, values)
+    def ratio(above, below, axis):
+        return above.sum(axis=axis) / below.sum(axis=axis)
 
-    other = stats.bootstrap((values,), np.mean, confidence_level=0.9, n_resamples=20_000, rng=np.random.default_rng(1)).confidence_interval
-    assert bounds == bootstrap_bounds(np.mean, values)
-    assert bounds == pytest.approx((other.low, other.high), rel=0.02)
+    bounds = bootstrap_bounds(ratio_of_sums(above, below), units)
+
+    alike = {"paired": True, "vectorized": True, "confidence_level": 0.9, "n_resamples": RESAMPLES, "rng": np.random.default_rng(0)}
+    assert bounds == pytest.approx(stats.bootstrap((above, below), ratio, **alike).confidence_interval, rel=1e-9)
+
+
+def test_bounds_of_more_units_than_a_block_holds_are_much_the_same(monkeypatch):
+    above, below = np.random.default_rng(0).exponential(size=(2, 300))
+    whole = bootstrap_bounds(ratio_of_sums(above, below), 300)
+
+    monkeypatch.setattr(statistics, "_BLOCK", 7 * 300)
+
+    assert bootstrap_bounds(ratio_of_sums(above, below), 300) == pytest.approx(whole, rel=0.02)
 
 
 def test_bootstrap_bounds_of_what_never_varies_are_the_figure_itself():
-    assert bootstrap_bounds(np.mean, np.full(30, 2.5)) == Interval(2.5, 2.5)
+    assert bootstrap_bounds(ratio_of_sums(np.full(30, 2.5), np.ones(30)), 30) == Interval(2.5, 2.5)
 
 
 def test_more_samples_narrow_every_interval():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_batches_side_by_side_come_back_in_order() -> None:
         time.sleep(0.02 if rows[0, 0] == 0 else 0)  # the first batch ends last
         return {"out": rows.astype(np.float16)}
 
-    seen = embed(_Session(compute), _inputs(4), profile=_profile(1, 2, 4), made_by="me", at_once=2)
+    with ThreadPoolExecutor(2) as launches:
+        seen = embed(_Session(compute), _inputs(4), profile=_profile(1, 2, 4), made_by="me", launches=launches)
 
     np.testing.assert_array_equal(seen.rows, np.arange(8).reshape(4, 2))
 

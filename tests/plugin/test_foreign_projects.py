@@ -111,3 +111,34 @@ def test_a_tower_that_there_is_none_of_is_refused(pytester):
     )
 
     pytester.runpytest_subprocess().stdout.fnmatch_lines(["*expected image or text, or none for both*"])
+
+
+def test_accuracy_asks_engine_by_engine_in_the_places_of_its_tests(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.accuracy
+        def test_first(engine): pass
+
+        @pytest.mark.graph
+        def test_between(engine): pass
+
+        @pytest.mark.accuracy
+        def test_second(engine): pass
+        """
+    )
+
+    result = pytester.runpytest_subprocess(
+        "--collect-only", "-q", "--backends", "fake", "--encoders", "ViT-B-32/text", "--recipes", "fp16", "--recipes", "linear"
+    )
+
+    asked = [line.partition("::")[2].replace("ViT-B-32/text-", "") for line in result.outlines if "::" in line]
+    assert asked == [
+        "test_first[fp16-fake]",
+        "test_second[fp16-fake]",
+        "test_between[fp16-fake]",
+        "test_between[linear-fake]",
+        "test_first[linear-fake]",
+        "test_second[linear-fake]",
+    ]

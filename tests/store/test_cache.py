@@ -113,6 +113,18 @@ def test_another_source_is_another_artifact(root: Path, build: Builder):
     assert len({first.key, second.key, third.key}) == build.count == 3
 
 
+def test_the_cache_says_what_it_holds_and_builds_nothing_for_that(root: Path, build: Builder):
+    cache, rebuilding = ArtifactCache(root), ArtifactCache(root, CacheMode.REBUILD)
+    assert not cache.holds("engine", MADE_FROM)
+
+    cache.fetch("engine", MADE_FROM, build)
+
+    assert cache.holds("engine", MADE_FROM)
+    assert ArtifactCache(root).holds("engine", MADE_FROM)
+    assert not cache.holds("engine", {**MADE_FROM, "rows": 9})
+    assert not rebuilding.holds("engine", MADE_FROM)
+
+
 def test_a_session_asks_the_disk_once(root: Path, build: Builder):
     cache = ArtifactCache(root)
     first = cache.fetch("engine", MADE_FROM, build)

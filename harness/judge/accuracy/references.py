@@ -91,17 +91,20 @@ def _judged(
     bottoms = below if isinstance(below, tuple) else (below,)
     least = float(signal.sum()) * _NOTHING / len(signal)
 
-    def ratio_db(*energies: Floats, axis: int = -1) -> Floats:
-        logs = [np.log10(part.mean(axis=axis) + least) for part in energies]
-        return 10 * (sum(logs[: len(tops)], np.zeros(())) - sum(logs[len(tops) :], np.zeros(())))
+    parts = np.stack([*tops, *bottoms], axis=1)
+    signs = np.repeat([1.0, -1.0], [len(tops), len(bottoms)])
 
-    parts = (*tops, *bottoms)
-    observed = float(ratio_db(*parts)) + shown_from_db
-    drawn = bootstrap_bounds(ratio_db, *parts)
+    def ratio_db(times: Floats) -> Floats:
+        means = (times @ parts) / times.sum(axis=1, keepdims=True)
+        return 10 * (np.log10(means + least) @ signs)
+
+    rows = len(signal)
+    observed = float(ratio_db(np.ones((1, rows)))[0]) + shown_from_db
+    drawn = bootstrap_bounds(ratio_db, rows)
     interval = Interval(drawn.low + shown_from_db, drawn.high + shown_from_db)
-    seen = Estimate(observed=observed, interval=interval, n=len(signal))
-    if len(signal) < ROWS_FOR_BOOTSTRAP:
-        return inconclusive(claim, seen, f"{len(signal)} rows; expected at least {ROWS_FOR_BOOTSTRAP}")
+    seen = Estimate(observed=observed, interval=interval, n=rows)
+    if rows < ROWS_FOR_BOOTSTRAP:
+        return inconclusive(claim, seen, f"{rows} rows; expected at least {ROWS_FOR_BOOTSTRAP}")
     return decided(claim, seen, lambda: samples_to_narrow(seen, claim.bound))
 
 

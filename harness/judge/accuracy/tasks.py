@@ -18,7 +18,6 @@ from harness.judge.accuracy.references import samples_to_narrow
 from harness.judge.accuracy.rows import ROWS_FOR_P01
 from harness.judge.statistics import (
     CONFIDENCE,
-    Counts,
     Floats,
     Interval,
     bootstrap_bounds,
@@ -133,13 +132,8 @@ def _p99_bounds(drift: Float32Array, observed: float) -> Interval:
     beyond = np.stack([len(row) - np.searchsorted(row, levels, side="right") for row in np.sort(drift, axis=1)]).astype(np.float64)
     allowed = 0.01 * drift.shape[1]
 
-    def p99(rows: Counts, axis: int = -1) -> Floats:
-        drawn = np.moveaxis(rows, axis, -1)
-        flat = drawn.reshape(-1, drawn.shape[-1])
-        offsets = np.arange(len(flat))[:, None] * len(beyond)
-        times = np.bincount((flat + offsets).ravel(), minlength=len(flat) * len(beyond)).reshape(len(flat), len(beyond))
-        share = times @ beyond / flat.shape[1]
-        first = np.argmax(share <= allowed, axis=1)  # the last level has nothing beyond it
-        return levels[first].reshape(drawn.shape[:-1])
+    def p99(times: Floats) -> Floats:
+        share = (times @ beyond) / times.sum(axis=1, keepdims=True)
+        return levels[np.argmax(share <= allowed, axis=1)]  # the last level has nothing beyond it
 
-    return bootstrap_bounds(p99, np.arange(len(drift)), confidence=CONFIDENCE)
+    return bootstrap_bounds(p99, len(drift), confidence=CONFIDENCE)
