@@ -253,7 +253,25 @@ def _observed(bench: Bench, draws: Sequence[EncoderInputs]) -> list[Embeddings]:
 
 def tables(alarms: Sequence[Judged]) -> str:
     """Markdown: engines by status, metrics by how near they came to their bounds, and other tools' alarms."""
-    return "\n".join([*_by_engine(alarms), "", *_failures(alarms), *_bound_of(alarms), "", *_by_metric(alarms), "", *_by_rule(alarms)])
+    sections = (_claim, _by_engine, _gap, _failures, _bound_of, _gap, _by_metric, _gap, _by_rule)
+    return "\n".join(line for section in sections for line in section(alarms))
+
+
+def _gap(_alarms: Sequence[Judged]) -> Iterator[str]:
+    yield ""
+
+
+def _claim(alarms: Sequence[Judged]) -> Iterator[str]:
+    """What the project claims, and what it does not."""
+    claimed = [one for one in alarms if one.is_claimed]
+    others = [one for one in alarms if not one.is_claimed]
+    yield f"Of what gates are fed with, {sum(one.failed for one in claimed)} of {len(claimed)} clean engines fail: names that do not"
+    yield "calibrate, of which a gate judges some; their pictures turned, moved and recoloured; other names to calibrate with.\n"
+    if others:
+        failed = sum(one.failed for one in others)
+        yield f"Captions{IN_OTHER_WORDS} are beyond that: of six wordings the encoder has learnt one, in which its quantizers were"
+        yield f"calibrated too. There {failed} of {len(others)} fail. An engine that is fed with other words wants to be calibrated and"
+        yield "judged with them.\n"
 
 
 def _by_engine(alarms: Sequence[Judged]) -> Iterator[str]:
