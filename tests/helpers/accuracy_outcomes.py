@@ -97,6 +97,7 @@ class Sample:
         return not self.is_clean and not self.outcome.is_caught and not self.outcome.changes_nothing and not self.outcome.gains
 
 
+TO_FAKE_QUANT = "snr_to_fake_quant_db"
 CALIBRATION, IN_OTHER_WORDS = "calibration", " in other words"
 
 
@@ -230,8 +231,9 @@ def held_to(made: Made, was: GatePolicy, now: GatePolicy, approved: Mapping[Engi
     """
 
     def again(engine: EngineSpec, judgements: tuple[Judgement, ...], of_gate: bool = True) -> tuple[Judgement, ...]:
-        known = approved.get(engine) if of_gate else None
-        return tuple(_held_again(one, _moved(one, engine, was, now, known)) for one in judgements)
+        held = [_held_again(one, _moved(one, engine, was, now)) for one in judgements]
+        floor = approved[engine] - now.margin(TO_FAKE_QUANT, engine) if of_gate and engine in approved else None
+        return tuple(one if floor is None or one.metric != TO_FAKE_QUANT else _held_to_approved(one, floor) for one in held)
 
     samples = [
         replace(one, outcome=replace(one.outcome, judgements=again(one.engine, one.outcome.judgements, not one.is_on_long)))
@@ -245,16 +247,21 @@ def approved_to_fake_quant(made: Iterable[Made]) -> Mapping[EngineSpec, float]:
     """What clean engines of the corpus had, which each of its faults is held to as a gate would hold it to a baseline."""
     clean = [sample for one in made for sample in one.samples if sample.is_clean]
     figures = {sample.engine: {one.metric: one.observed for one in sample.outcome.judgements} for sample in clean}
-    return {engine: figure for engine, seen in figures.items() if (figure := seen.get("snr_to_fake_quant_db")) is not None}
+    return {engine: figure for engine, seen in figures.items() if (figure := seen.get(TO_FAKE_QUANT)) is not None}
 
 
-def _moved(one: Judgement, engine: EngineSpec, was: GatePolicy, now: GatePolicy, approved_db: float | None) -> float | None:
+def _held_to_approved(one: Judgement, floor: float) -> Judgement:
+    """As the judge does: figures of the same rows need no interval."""
+    stays = one.status is Status.FAIL or one.observed is None or one.observed >= floor
+    return one if stays else replace(one, status=Status.FAIL, bound=floor)
+
+
+def _moved(one: Judgement, engine: EngineSpec, was: GatePolicy, now: GatePolicy) -> float | None:
     """Where the bound lies now. One that an approved engine or fake quantization set moves with the margin."""
     if one.bound is None or one.metric == "finite":
         return one.bound
-    if one.metric == "snr_to_fake_quant_db":
-        of_plan = one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine)
-        return of_plan if approved_db is None else max(of_plan, approved_db - now.margin(one.metric, engine))
+    if one.metric == TO_FAKE_QUANT:
+        return one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine)
     limit = now.limit(one.metric, engine)
     if one.metric == "centred_snr_db" and one.bound > was.limit(one.metric, engine):
         return max(limit, one.bound + was.margin(one.metric, engine) - now.margin(one.metric, engine))

@@ -42,7 +42,7 @@ def test_figures_are_differences_of_signal_to_noise_ratios():
     assert to_fake_quant(CLEAN.observed, margin_db=2.0).bound == pytest.approx(planned - 2, abs=1e-3)
 
 
-def test_an_engine_is_held_to_the_higher_of_its_plan_and_of_what_was_approved():
+def test_an_engine_is_held_to_its_plan_and_to_what_was_approved():
     clean_db, planned_db = (to_fake_quant(CLEAN.observed).observed, to_fake_quant(CLEAN.observed).bound)
     noisy = with_rows(CLEAN.observed, CLEAN.observed.rows + 0.03 * np.random.default_rng(2).standard_normal(CLEAN.observed.rows.shape))
 
@@ -53,7 +53,14 @@ def test_an_engine_is_held_to_the_higher_of_its_plan_and_of_what_was_approved():
     assert (by_plan.status, by_plan.bound) == (Status.PASS, pytest.approx(planned_db - 1))
     assert (by_approved.status, by_approved.bound) == (Status.FAIL, pytest.approx(clean_db - 1))
     assert to_fake_quant(CLEAN.observed, 1.0, clean_db).status is Status.PASS
-    assert to_fake_quant(CLEAN.observed, 1.0, planned_db - 3).bound == pytest.approx(planned_db - 1)
+    assert to_fake_quant(CLEAN.observed, 1.0, clean_db).bound == pytest.approx(planned_db - 1)
+    assert f"the approved engine had {clean_db:.2f} dB on the same inputs, and 1 dB less are allowed" in by_approved.reason
+
+
+def test_what_fails_its_plan_fails_by_that_whatever_was_approved():
+    broken = with_rows(CLEAN.observed, np.random.default_rng(3).standard_normal(CLEAN.observed.rows.shape))
+
+    assert to_fake_quant(broken, 1.0, 40.0) == to_fake_quant(broken, 1.0)
 
 
 def test_a_clean_engine_passes_all_three():

@@ -8,6 +8,7 @@ cancels.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from harness.judge.accuracy.comparable import require_finite, require_same_input
 from harness.judge.accuracy.estimates import Claim, Estimate, decided, inconclusive, unsound
 from harness.judge.statistics import Floats, Interval, bootstrap_bounds
 from harness.records.observations import Embeddings
-from harness.records.verdict import Direction, Judgement
+from harness.records.verdict import Direction, Judgement, Status
 
 ROWS_FOR_BOOTSTRAP = 20  # fewer rows drawn anew say too little about rows that were not seen
 
@@ -58,11 +59,12 @@ def snr_to_fake_quant_db(
 ) -> Judgement:
     """Signal-to-noise ratio of the engine against the quantizers alone, in dB.
 
-    Its floor is the higher of two, each less `margin_db`: what the quantizers leave against FP32, since an engine is no further from its
-    own plan than the plan from FP32; and what the approved engine had. The second sees what changed the engine's inputs or code and not
-    its plan, long before that is as large as all that quantization costs.
+    Its floor is what those leave against FP32, less `margin_db`: an engine is no further from its own plan than the plan from FP32. That is
+    a claim about all inputs. On the same inputs as the approved engine it is held to that one's figure too, as it is: what changed the
+    engine's inputs or code and not its plan shows there long before it is as large as all that quantization costs.
 
     Args:
+        margin_db: of either.
         approved_db: what the stored baseline has for the same model, recipe and inputs; None where there is none.
 
     Raises:
@@ -70,17 +72,23 @@ def snr_to_fake_quant_db(
     """
     _require_comparable(observed, fake_quant, exact)
     planned_db = _db(_signal(exact), _error(fake_quant, exact), _signal(exact))
-    is_held_to_plan = approved_db is None or approved_db <= planned_db
-    floor_db = (planned_db if is_held_to_plan else approved_db) - margin_db
-    claim = Claim(metric="snr_to_fake_quant_db", bound=floor_db, direction=Direction.FLOOR, unit="dB", decimals=2)
+    claim = Claim(metric="snr_to_fake_quant_db", bound=planned_db - margin_db, direction=Direction.FLOOR, unit="dB", decimals=2)
     broken = unsound(claim, observed)
     if broken is not None:
         return broken
-    above, below = _signal(fake_quant), _error(observed, fake_quant)
-    if not is_held_to_plan:
-        return _judged(claim, above, below, _signal(exact))
-    # This floor is an estimate too: both are drawn together, and the interval is shown around the floor that these rows give.
-    return _judged(claim, (above, _error(fake_quant, exact)), (below, _signal(exact)), _signal(exact), shown_from_db=planned_db)
+    # The floor is an estimate too: both are drawn together, and the interval is shown around the floor that these rows give.
+    above = (_signal(fake_quant), _error(fake_quant, exact))
+    below = (_error(observed, fake_quant), _signal(exact))
+    by_plan = _judged(claim, above, below, _signal(exact), shown_from_db=planned_db)
+    return by_plan if approved_db is None else _held_to_approved(by_plan, approved_db, margin_db)
+
+
+def _held_to_approved(by_plan: Judgement, approved_db: float, margin_db: float) -> Judgement:
+    floor_db, seen_db = approved_db - margin_db, by_plan.observed
+    if by_plan.status is Status.FAIL or seen_db is None or seen_db >= floor_db:
+        return by_plan
+    words = f"{seen_db:.2f} dB; the approved engine had {approved_db:.2f} dB on the same inputs, and {margin_db:g} dB less are allowed"
+    return replace(by_plan, status=Status.FAIL, bound=floor_db, reason=words)
 
 
 def _judged(
