@@ -27,6 +27,7 @@ from harness.errors import (
     OutsideProfile,
     UnsupportedTarget,
     UnusableEngine,
+    UnusableInputs,
 )
 from harness.pipeline.isolating import alike_gpus
 from harness.records.artifacts import EngineArtifact
@@ -243,8 +244,8 @@ class NotedCuda:
 class NotedEngine:
     num_io_tensors = 2
 
-    def __init__(self, cuda: NotedCuda) -> None:
-        self.cuda = cuda
+    def __init__(self, cuda: NotedCuda, rows: int = -1) -> None:
+        self.cuda, self.rows = cuda, rows
 
     def get_tensor_name(self, index: int) -> str:
         return ("image", "embedding")[index]
@@ -256,7 +257,7 @@ class NotedEngine:
         return SimpleNamespace(name="HALF")
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, 3, 4, 4) if name == "image" else (-1, 8)
+        return (self.rows, 3, 4, 4) if name == "image" else (self.rows, 8)
 
     def create_execution_context(self) -> Any:
         rows: list[int] = []
@@ -292,6 +293,16 @@ def test_a_launch_allocates_copies_and_waits_for_nothing(session: TensorRtSessio
     assert session.download(feed)["embedding"].shape == (3, 8)
     with pytest.raises(OutsideProfile):
         session.upload({"image": np.concatenate([pictures, pictures])})
+
+
+def test_another_batch_than_the_one_of_a_fixed_plan_is_outside_its_profile(cuda: NotedCuda, pictures: np.ndarray) -> None:
+    trt: Any = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="in"))
+    session = TensorRtSession(trt, NotedEngine(cuda, rows=3), BatchProfile(minimum=3, optimum=3, maximum=3), "GPU-1")
+    assert session.upload({"image": pictures}).shapes["embedding"] == (3, 8)
+    with pytest.raises(OutsideProfile, match="a batch of 2 lies outside the engine's profile, which is 3 rows and no other number; send 3"):
+        session.upload({"image": pictures[:2]})
+    with pytest.raises(UnusableInputs):
+        session.upload({"image": pictures[:2, :2]})
 
 
 def test_a_captured_feed_is_replayed(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:
