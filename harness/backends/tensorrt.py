@@ -14,7 +14,7 @@ from harness.backends import _tensorrt_library as library
 from harness.backends._allocations import AllocationCounter
 from harness.backends._copy_rate import copy_gbps
 from harness.backends._counted_session import CountedSession
-from harness.backends._cuda import Cuda, find_gpu
+from harness.backends._cuda import Cuda, context_lost, find_gpu
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._gpu_allocator import CudaBlocks, new_allocator, why_no_allocator
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
@@ -22,6 +22,7 @@ from harness.backends._product_rate import SIDE, product_tflops
 from harness.contracts import Action, Capability, Say
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     EnginegateError,
     HostCodeRefused,
     InvalidMeasurement,
@@ -147,6 +148,7 @@ class TensorRtBackend:
             UnusableEngine: the plan is of another release or GPU, has another digest than its record, or TensorRT refuses it.
             HostCodeRefused: the plan carries code for the host, and nobody allowed it.
             OutOfDeviceMemory: the GPU has no room for it.
+            ContextLost: an earlier error broke the context of this process.
         """
         gpu, path, content = _required(engine)
         trt = library.load()
@@ -289,6 +291,7 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     if logger.errors:
         # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
         _unusable.append(runtime)
+        _require_context(_said(logger))
         kind = OutOfDeviceMemory if means_out_of_memory(_said(logger)) else MissingDevice
         raise kind(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     if allocator is not None:
@@ -298,10 +301,17 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         words = _said(logger)
+        _require_context(words)
         if means_out_of_memory(words):
             raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
         raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
     return engine
+
+
+def _require_context(words: str) -> None:
+    """Refuse to blame a plan or the machine for what broke the context earlier."""
+    if lost := context_lost():
+        raise ContextLost(f"{lost}; TensorRT said\n{words}")
 
 
 def _said(listener: Any) -> str:

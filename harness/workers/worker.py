@@ -21,7 +21,16 @@ import execnet
 import harness
 from harness import errors
 from harness.contracts import Say
-from harness.errors import EnginegateError, MissingLibrary, UnknownEnvironment, WorkerBabbled, WorkerDied, WorkerFailed, WorkerHung
+from harness.errors import (
+    ContextLost,
+    EnginegateError,
+    MissingLibrary,
+    UnknownEnvironment,
+    WorkerBabbled,
+    WorkerDied,
+    WorkerFailed,
+    WorkerHung,
+)
 
 START_S = 60.0
 # A worker that was told to go has nothing left to do; one that was killed is only collected.
@@ -85,6 +94,7 @@ class Worker:
     ) -> None:
         self.name = name
         self._number = 0
+        self._lost: str | None = None
         if python is not None:
             require_python(python)
         self._stderr = _temporary_file()
@@ -115,8 +125,11 @@ class Worker:
 
         Raises:
             WorkerDied, WorkerHung, WorkerBabbled: and the process is gone.
+            ContextLost: it can use its GPU no more, and the process is gone; so does every later call.
             EnginegateError: what the worker raised, as the same class; the process lives on.
         """
+        if self._lost is not None:
+            raise ContextLost(f"the {self.name} worker lost its CUDA context and is gone; start another one; it had said: {self._lost}")
         self._number += 1
         try:
             self._channel.send([self._number, verb, arguments])
@@ -184,6 +197,9 @@ class Worker:
     def _as_raised(self, kind: str, words: str) -> EnginegateError:
         found = getattr(errors, kind, WorkerFailed)
         message = words if words.startswith(self.name) else f"{self.name}: {words}"
+        if issubclass(found, ContextLost):
+            self._lost = message
+            self.kill()  # or whatever it is asked next would be told of a machine that lacks something
         return found(message + self._last_words() if found is WorkerFailed else message)
 
     def _died(self, verb: str) -> WorkerFailed:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda.bindings import runtime as cuda_runtime
 
 from harness.backends import _cuda, _cuda_session, _cuda_spin, _tensorrt_library
 from harness.backends import tensorrt as module
@@ -19,6 +20,7 @@ from harness.backends.tensorrt import TensorRtBackend, _memory, _with_remedy
 from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, NamesRefusals, SelfDescribed
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     EnginegateError,
     InvalidMeasurement,
     MissingDevice,
@@ -273,6 +275,7 @@ class NotedEngine:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
     noted = NotedCuda()
     monkeypatch.setattr(_cuda_session, "Cuda", lambda: noted)
+    monkeypatch.setattr(_cuda_session, "context_lost", lambda: None)
     monkeypatch.setattr(_cuda_session, "logger_of", lambda trt: SimpleNamespace(errors=[]))
     return noted
 
@@ -393,6 +396,66 @@ def test_a_broken_context_fails_by_name_and_is_closed_quietly(
     with pytest.raises(InvalidMeasurement, match="cudaErrorUnknown"):
         session.download(feed)
     session.close()
+
+
+class Runtime:
+    """cuda-python's runtime, whose calls answer an error from a given one on: once a context broke, each of them does."""
+
+    def __init__(self, number: int = 700) -> None:
+        self.error: Any = 0
+        self._next: Any = cuda_runtime.cudaError_t(number)
+
+    def breaks(self) -> None:
+        self.error = self._next
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: (self.error, *([1] if name == "cudaMalloc" else []))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(700, ContextLost), (719, ContextLost), (1, InvalidMeasurement)])
+def test_what_broke_the_context_is_told_by_its_first_event_and_by_every_later_one(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    runtime = Runtime(number)
+    monkeypatch.setattr(_cuda, "need", lambda *arguments, **named: runtime)
+    cuda = _cuda.Cuda()
+    assert _cuda.context_lost() is None
+    runtime.breaks()
+    for _ in range(2):
+        with pytest.raises(kind, match="cudaStreamSynchronize with cudaError") as caught:
+            cuda("cudaStreamSynchronize", 0)
+        assert type(caught.value) is kind
+    assert (_cuda.context_lost() is not None) is (kind is ContextLost)
+
+
+def test_the_errors_that_break_a_context_are_those_of_which_cuda_says_so() -> None:
+    said = {int(error) for error in cuda_runtime.cudaError_t if "must be terminated and relaunched" in (error.__doc__ or "")}
+    assert said <= _cuda.BREAK_CONTEXT
+    assert 700 in said
+
+
+@pytest.mark.parametrize("lost", [ContextLost("CUDA answers cudaErrorIllegalAddress"), None])
+def test_a_launch_that_the_engine_refuses_is_told_by_what_became_of_the_context(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch, lost: ContextLost | None
+) -> None:
+    feed = session.upload({"image": pictures})
+    monkeypatch.setattr(_cuda_session, "context_lost", lambda: lost)
+    monkeypatch.setattr(session._context, "execute_async_v3", lambda stream: False)
+    with pytest.raises(ContextLost if lost else InvalidMeasurement, match="refused to launch the engine") as caught:
+        session.launch(feed)
+    assert isinstance(caught.value, ContextLost) is (lost is not None)
+
+
+def test_a_capture_in_which_the_context_broke_leaves_no_plain_launches(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_feed: object, _context: object) -> None:
+        raise ContextLost("CUDA answered cudaStreamEndCapture with cudaErrorIllegalAddress")
+
+    feed = session.upload({"image": pictures})
+    monkeypatch.setattr(session, "_capture", lost)
+    with pytest.raises(ContextLost):
+        session.capture(feed)
 
 
 def test_closing_frees_what_feeds_still_hold(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from harness.backends._cuda import Found
 from harness.backends.tensorrt import ALLOW_HOST_CODE, TensorRtBackend
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     HostCodeRefused,
     InvalidMeasurement,
     MissingDevice,
@@ -230,6 +231,8 @@ def engine(build: Any, trt: Any, make_engine: Callable[..., EngineArtifact], tmp
 def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
     noted = NotedCuda()
     monkeypatch.setattr(_cuda_session, "Cuda", lambda: noted)
+    for one in (module, _cuda_session):
+        monkeypatch.setattr(one, "context_lost", lambda: None)
     return noted
 
 
@@ -296,6 +299,19 @@ def test_a_runtime_that_failed_to_start_is_never_touched(
     with pytest.raises(kind, match="starts no runtime here"), TensorRtBackend().open(engine):
         pass
     assert "host code allowed" not in script.asked
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("where", ["runtime", "plan"])
+def test_an_engine_after_a_broken_context_is_told_of_that_and_not_of_a_missing_device(
+    engine: EngineArtifact, script: Script, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    said = [("ERROR", "CUDA initialization failure with error: 700")]
+    script.runtime_says = said if where == "runtime" else []
+    script.loads, script.says = False, said
+    monkeypatch.setattr(module, "context_lost", lambda: ContextLost("CUDA answers cudaErrorIllegalAddress"))
+    with pytest.raises(ContextLost, match=r"cudaErrorIllegalAddress(.|\n)*error: 700"), TensorRtBackend().open(engine):
+        pass
 
 
 @pytest.mark.usefixtures("cuda")

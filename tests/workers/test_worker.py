@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import (
+    ContextLost,
     MissingLibrary,
     OutsideProfile,
     UnknownEnvironment,
@@ -69,6 +70,8 @@ def _serve_badly(channel, house, stderr):
                 except OSError:
                     pass
             time.sleep(600)
+        elif verb == "lose":
+            channel.send([number, "error", "ContextLost", "CUDA answered cudaMemcpyAsync with cudaErrorIllegalAddress"])
         elif verb == "stale":
             channel.send([number - 1, "ok", "an answer to another question"])
         elif verb == "nonsense":
@@ -127,6 +130,14 @@ def _fails(worker: Worker, verb: str, kind: type[WorkerFailed], *, timeout_s: fl
     worker.close()
     assert not _is_alive(worker.about["pid"])
     return str(caught.value)
+
+
+def test_a_worker_whose_context_broke_is_gone_and_tells_every_later_request_why(broken):
+    for verb in ("lose", "hello"):
+        with pytest.raises(ContextLost, match=r"candidate.*cudaErrorIllegalAddress"):
+            broken.ask(verb, timeout_s=SOON_S)
+    broken.close()
+    assert not _is_alive(broken.about["pid"])
 
 
 def test_an_abort_is_named_with_the_vendors_last_words(broken):
