@@ -47,6 +47,10 @@ LAYERS_FILE = "layers.json"
 
 _unusable: list[Any] = []  # runtimes that must not be let go of
 
+# Where a plan names the release that wrote it, as trtexec reads it of plans with this tag and serialization version 0.
+PLAN_HEAD = b"ftrt\0\0\0\0"
+RELEASE_AT = 24
+
 _FIRST_FP8 = 89  # Ada; Hopper is 90
 # Myelin's autotuner in the log of a release that has FP8 kernels for a fixed batch only.
 _NO_KERNEL = "Failed to find fallback kernel"
@@ -304,8 +308,16 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
         _require_context(words)
         if means_out_of_memory(words):
             raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
-        raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
+        written_by = release_of_plan(content)
+        named = f" (its header names TensorRT {written_by})" if written_by else ""
+        raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build{named}; it said\n{words}")
     return engine
+
+
+def release_of_plan(content: bytes) -> str | None:
+    """The release that a plan's header names, all four numbers; None where it is not of the form that is known."""
+    numbers = content[RELEASE_AT : RELEASE_AT + 4]
+    return ".".join(map(str, numbers)) if content.startswith(PLAN_HEAD) and len(numbers) == 4 else None
 
 
 def _require_context(words: str) -> None:
