@@ -53,6 +53,10 @@ class GpuState:
     ecc: bool | None = None
     mig: bool | None = None
 
+    def strangers(self, ours: int) -> int:
+        """How many processes compute there beside `ours` of this run; 0 where nobody says."""
+        return 0 if self.compute_processes is None else max(0, self.compute_processes - ours)
+
     def __str__(self) -> str:
         figures = [
             _said(self.sm_clock_mhz, "SM {:g} MHz"),
@@ -234,7 +238,7 @@ def require_alone(state: GpuState, *, ours: int) -> None:
     Raises:
         InvalidMeasurement: more than those compute there.
     """
-    if state.compute_processes is not None and state.compute_processes > ours:
+    if state.strangers(ours):
         raise InvalidMeasurement(
             f"{state.compute_processes} processes compute on this GPU, {ours} of them of this run; expected no others; "
             "wait for them, or choose another GPU"

@@ -7,6 +7,7 @@ import pytest
 
 from harness.measure.gpu_state import Gpu
 from harness.pipeline.guarding import LEAVE_CLOCKS, GpuGuard, guarded
+from harness.records.latency import Arm
 from tests.helpers.fake_nvml import UUID, FakeNvml
 
 
@@ -50,3 +51,22 @@ def test_a_job_that_is_cancelled_gives_clocks_back(monkeypatch):
         cancelled()
     assert (held, nvml.locked) == ([1584], None)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stranger_who_comes_after_the_guard_was_set_up_costs_the_blocks_beside_him():
+    nvml = FakeNvml()
+
+    def stranger_comes() -> tuple[float, ...]:
+        nvml.processes = 2
+        return (1.0,)
+
+    def stranger_goes() -> tuple[float, ...]:
+        nvml.processes = 1
+        return (1.0,)
+
+    with Gpu(nvml, UUID) as gpu:
+        guard = GpuGuard(gpu, ours=1, lock=False)
+        blocks = [guard.block(Arm.BASELINE, timed) for timed in (lambda: (1.0,), stranger_comes, stranger_goes, lambda: (1.0,))]
+        words = guard.words()["guard"]
+    assert [block.hard_reasons for block in blocks] == [(), ("other_processes",), ("other_processes",), ()]
+    assert "lowered by nothing; other processes computed beside 2 blocks, which do not count" in words
