@@ -187,7 +187,7 @@ class Looking:
         from harness.judge.accuracy.evidence import AccuracyEvidence
 
         evidence = AccuracyEvidence(
-            observed=self._embeddings(engine, rows),
+            observed=self._embeddings_made_now(engine, rows),
             exact=self._prepared.reference(rows),
             half=self._embeddings(twin, rows) if twin is not None else None,
             weights=engine.encoder.weights,
@@ -204,13 +204,18 @@ class Looking:
             yield self._approvals.counted(judged, engine)
 
     def _embeddings(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
-        """What the engine makes of the evaluation inputs, in a process of its own; kept, and not run twice."""
-        name = line_name(engine)
-        made = self._folder.embeddings(name)
-        if made is None:
-            made = self._run(engine, rows)
-            self._folder.keep_embeddings(name, made)
-        return Embeddings(rows=made, ids=rows.ids, inputs_digest=rows.digest, made_by=f"{engine.id}, batch {engine.batch.optimum}")
+        """What an engine that others are held against made of the evaluation inputs; made now where this very engine has not made it."""
+        made = self._folder.embeddings(line_name(engine), made_of=self._made_of(engine, rows))
+        return self._embeddings_made_now(engine, rows) if made is None else _as_embeddings(made, engine, rows)
+
+    def _embeddings_made_now(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
+        """What the engine makes of the evaluation inputs, in a process of its own, and kept: a line that is done again is seen again."""
+        made = self._run(engine, rows)
+        self._folder.keep_embeddings(line_name(engine), made, made_of=self._made_of(engine, rows))
+        return _as_embeddings(made, engine, rows)
+
+    def _made_of(self, engine: EngineSpec, rows: PreparedRows) -> str:
+        return f"{self._pipeline.maker.engine(engine).sha256} {rows.digest}"
 
     def _run(self, engine: EngineSpec, rows: PreparedRows) -> np.ndarray:
         artifact = self._pipeline.maker.engine(engine)
@@ -220,3 +225,7 @@ class Looking:
             EngineWorker(process, ANSWER_S).embed(artifact, name=rows.input, rows=source, out=out)
             with np.load(out, allow_pickle=False) as arrays:
                 return arrays["rows"]
+
+
+def _as_embeddings(made: np.ndarray, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
+    return Embeddings(rows=made, ids=rows.ids, inputs_digest=rows.digest, made_by=f"{engine.id}, batch {engine.batch.optimum}")
