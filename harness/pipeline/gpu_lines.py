@@ -14,6 +14,7 @@ import numpy as np
 from harness.contracts import Capability
 from harness.errors import EnginegateError
 from harness.pipeline.gpu_waves import line_name
+from harness.pipeline.isolating import worker_for
 from harness.pipeline.keeping import Keeper
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
@@ -24,7 +25,6 @@ from harness.records.verdict import Judgement
 from harness.store.gpu_report import ReportFolder
 from harness.store.prepared import PreparedFolder
 from harness.workers.engines import EngineWorker
-from harness.workers.worker import Worker
 
 if TYPE_CHECKING:
     from harness.pipeline.gpu_approving import ReportApprovals
@@ -220,7 +220,7 @@ class Looking:
     def _run(self, engine: EngineSpec, rows: PreparedRows) -> np.ndarray:
         artifact = self._pipeline.maker.engine(engine)
         source = self._prepared.file(rows.file)
-        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, Worker(engine.id) as process:
+        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, worker_for(engine.id, [engine.backend]) as process:
             out = Path(folder) / "rows.npz"
             EngineWorker(process, ANSWER_S).embed(artifact, name=rows.input, rows=source, out=out)
             with np.load(out, allow_pickle=False) as arrays:

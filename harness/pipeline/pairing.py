@@ -14,11 +14,11 @@ from harness.errors import InvalidMeasurement, UnusableEngine, UsageError
 from harness.measure.blocks import WarmUp, launches_a_block, quartet_orders
 from harness.measure.machine import this_machine
 from harness.pipeline.guarding import Guard, guarded
+from harness.pipeline.isolating import worker_for
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
 from harness.records.timing import Cache, TimingProtocol
 from harness.workers.engines import EngineWorker, Loaded
-from harness.workers.worker import Worker
 
 DELAY = "delay"  # under this name samples say by how much their candidate was slowed down
 ANSWER_S = 300.0  # a large engine takes a minute to load from a slow disk
@@ -240,13 +240,15 @@ class _Process:
     def _started(self) -> dict[Arm, EngineWorker]:
         plan = self._plan
         if plan.same_process:
-            both = self._worker("shared", plan.pythons[0])
+            both = self._worker("shared", tuple(Arm))
             return dict.fromkeys(Arm, both)
-        pythons = dict(zip(Arm, plan.pythons, strict=True))
-        return {arm: self._worker(str(arm), pythons[arm]) for arm in self._first_arms()}
+        return {arm: self._worker(str(arm), (arm,)) for arm in self._first_arms()}
 
-    def _worker(self, name: str, python: Path | None) -> EngineWorker:
-        worker = self._stack.enter_context(Worker(name, python=python, start_s=self._plan.answer_s))
+    def _worker(self, name: str, arms: Sequence[Arm]) -> EngineWorker:
+        """A worker for the engines of these arms, in the environment of the first of them."""
+        python = dict(zip(Arm, self._plan.pythons, strict=True))[arms[0]]
+        backends = dict.fromkeys(self._held(gate, arm).engine.spec.backend for gate in self._plan.arms for arm in arms)
+        worker = self._stack.enter_context(worker_for(name, backends, python=python, start_s=self._plan.answer_s))
         self._measured.start_ms.append(worker.start_ms)
         return EngineWorker(worker, self._plan.answer_s)
 
