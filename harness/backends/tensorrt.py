@@ -19,6 +19,7 @@ from harness.backends._cuda_session import TensorRtSession
 from harness.backends._gpu_allocator import CudaBlocks, new_allocator, why_no_allocator
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
 from harness.backends._product_rate import SIDE, product_tflops
+from harness.backends.tensorrt_home import libraries_in
 from harness.contracts import Action, Capability, Say
 from harness.errors import (
     BuildFailed,
@@ -97,7 +98,7 @@ class TensorRtBackend:
     def library_path(self) -> Path | None:
         """The builder looks for its kernels where the loader looks."""
         home = library.home()
-        return home / "libs" if home else None
+        return libraries_in(home) if home else None
 
     def why_not(self, action: Action, engine: EngineSpec) -> str | None:
         """None when `engine` can be built and run here; else why not. Asks the driver before any of the library is loaded."""

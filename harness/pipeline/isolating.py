@@ -47,23 +47,32 @@ def machine_class_of(spec: EngineSpec) -> str:
 
 
 def worker_for(
-    name: str, backends: Iterable[str], *, python: Path | None = None, gpu: str | None = None, start_s: float | None = None
+    name: str,
+    backends: Iterable[str],
+    *,
+    python: Path | None = None,
+    home: Path | None = None,
+    gpu: str | None = None,
+    start_s: float | None = None,
 ) -> Worker:
     """A fresh worker for engines of these backends, whose loader finds their libraries. All workers of this room come from here.
 
     Args:
         name: whom errors speak of.
         python, gpu: see `Worker`.
+        home: folder of the TensorRT that it loads, in place of the one that this process would load.
         start_s: seconds until it must have answered; None is the usual time.
 
     Raises:
         UnknownEnvironment, MissingLibrary, WorkerFailed: see `Worker`.
     """
+    from harness.backends.tensorrt_home import HOME, libraries_in
     from harness.workers.worker import START_S, Worker
 
     bound = (backend for backend in map(backend_of, backends) if isinstance(backend, DeviceBound))
-    library_path = next(filter(None, (backend.library_path() for backend in bound)), None)
-    return Worker(name, python=python, gpu=gpu, start_s=start_s or START_S, library_path=library_path)
+    library_path = libraries_in(home) if home else next(filter(None, (backend.library_path() for backend in bound)), None)
+    environ = {HOME: str(home.absolute())} if home else {}
+    return Worker(name, python=python, gpu=gpu, start_s=start_s or START_S, library_path=library_path, environ=environ)
 
 
 def built_apart(

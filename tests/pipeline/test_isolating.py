@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from harness.backends._tensorrt_library import HOME
-from harness.errors import WorkerDied
+from harness.backends.tensorrt_home import HOME
+from harness.errors import UsageError, WorkerDied
 from harness.pipeline import gpu_lines, isolating, pairing, profiling, studying, weighing
 from harness.pipeline.isolating import worker_for
+from harness.records.latency import Arm
 from harness.records.timing import TimingProtocol
 from harness.workers import worker as module
 from tests.helpers.left_engines import fake_engine
@@ -66,6 +68,22 @@ def test_whatever_runs_an_engine_of_tensorrt_finds_its_libraries_from_the_start(
     with pytest.raises(WorkerDied, match="not here"):
         STARTS[what]()
     assert started[-1]["library_path"] == tmp_path / "libs"
+
+
+def test_each_arm_of_a_timing_loads_the_tensorrt_that_was_named_for_it(started, tmp_path, monkeypatch):
+    homes = (tmp_path / "old", tmp_path / "new")
+    plan = replace(PLAN, arms={"a": (ENGINE, ENGINE)}, homes=homes)
+    process = pairing._Process(plan, 0, pairing.Measured())
+    for arm in Arm:
+        with pytest.raises(WorkerDied):
+            process._worker(str(arm), (arm,))
+    assert [how["library_path"] for how in started] == [home / "libs" for home in homes]
+    assert [how["environ"] for how in started] == [{HOME: str(home)} for home in homes]
+
+
+def test_two_releases_cannot_share_a_process(tmp_path):
+    with pytest.raises(UsageError, match="two backends, Pythons or releases of TensorRT"):
+        replace(SHARED, homes=(tmp_path / "old", tmp_path / "new"))
 
 
 def test_nothing_else_of_the_pipeline_starts_a_worker():

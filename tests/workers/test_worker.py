@@ -96,7 +96,7 @@ def _serve_its_gpu(channel, house, stderr):
 
     channel.send(["ready"])
     for number, _, _ in channel:
-        channel.send([number, "ok", {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}])
+        channel.send([number, "ok", {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "home": os.environ.get("ENGINEGATE_TENSORRT_HOME")}])
 
 
 class SightedWorker(Worker):
@@ -108,6 +108,11 @@ def test_a_worker_is_shown_the_gpu_that_was_named_before_any_of_our_code_runs(as
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with SightedWorker("builder", gpu=asked) as worker:
         assert worker.about["gpu"] == (asked or "0,1")
+
+
+def test_a_worker_has_variables_of_its_own(tmp_path):
+    with SightedWorker("candidate", gpu="GPU-1", environ={"ENGINEGATE_TENSORRT_HOME": str(tmp_path)}) as worker:
+        assert worker.about == {"gpu": "GPU-1", "home": str(tmp_path)}
 
 
 def _is_alive(pid: int) -> bool:
