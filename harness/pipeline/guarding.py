@@ -52,7 +52,7 @@ class CpuGuard:
 
 
 class GpuGuard:
-    """Clock and throttle reasons of each block, from looks before and after it."""
+    """Clock of each block while it ran, and throttle reasons from looks before and after it."""
 
     def __init__(self, gpu: Gpu, *, ours: int, lock: bool) -> None:
         self._gpu = gpu
@@ -66,9 +66,10 @@ class GpuGuard:
     def block(self, arm: Arm, timed: Timed) -> Block:
         """The block with the SM clock and all that lowered it; also that others computed beside it, who came after the guard was set up."""
         before = self._gpu.state()
-        ms = timed()
+        with self._gpu.clocks_meanwhile() as clocks:
+            ms = timed()
         self._last = self._gpu.state()
-        clock, reasons = self._gpu.during(before, self._last)
+        clock, reasons = self._gpu.during(before, self._last, clocks)
         if max(before.strangers(self._ours), self._last.strangers(self._ours)):
             reasons = (*reasons, OTHER_PROCESSES)
         for reason in reasons:
