@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda.bindings import runtime as cuda_runtime
 
 from harness.backends import _cuda, _cuda_session, _cuda_spin, _tensorrt_library
 from harness.backends import tensorrt as module
@@ -361,6 +360,17 @@ def test_a_delayed_launch_ends_with_a_wait_that_its_own_launch_is_no_part_of(
     assert cuda.calls[-1] == "cudaGraphLaunch"
 
 
+@pytest.mark.parametrize(("number", "kind"), [(700, ContextLost), (218, InvalidMeasurement)])
+def test_a_delay_that_the_driver_refuses_is_told_by_whether_the_context_broke(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    driver = SimpleNamespace(cuModuleLoadData=lambda text: (CudaError(number, f"CUDA_ERROR_{number}"), None))
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: driver)
+    with pytest.raises(kind, match=f"CUDA_ERROR_{number}") as caught:
+        session.delay(session.upload({"image": pictures}), 0.02)
+    assert type(caught.value) is kind
+
+
 def test_a_delay_without_a_graph_is_launched_behind_the_engine(
     session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,12 +408,23 @@ def test_a_broken_context_fails_by_name_and_is_closed_quietly(
     session.close()
 
 
+class CudaError(int):
+    """An error of cuda-python: a number with a name."""
+
+    name: str
+
+    def __new__(cls, number: int, name: str) -> CudaError:
+        error = super().__new__(cls, number)
+        error.name = name
+        return error
+
+
 class Runtime:
     """cuda-python's runtime, whose calls answer an error from a given one on: once a context broke, each of them does."""
 
     def __init__(self, number: int = 700) -> None:
         self.error: Any = 0
-        self._next: Any = cuda_runtime.cudaError_t(number)
+        self._next: Any = CudaError(number, f"cudaError{number}")
 
     def breaks(self) -> None:
         self.error = self._next
@@ -429,7 +450,8 @@ def test_what_broke_the_context_is_told_by_its_first_event_and_by_every_later_on
 
 
 def test_the_errors_that_break_a_context_are_those_of_which_cuda_says_so() -> None:
-    said = {int(error) for error in cuda_runtime.cudaError_t if "must be terminated and relaunched" in (error.__doc__ or "")}
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="what CUDA says of its errors is in cuda-bindings")
+    said = {int(error) for error in runtime.cudaError_t if "must be terminated and relaunched" in (error.__doc__ or "")}
     assert said <= _cuda.BREAK_CONTEXT
     assert 700 in said
 
