@@ -227,6 +227,12 @@ class InvalidMeasurement(Broken):
     code = "invalid_measurement"
 
 
+class ContextLost(InvalidMeasurement):
+    """A CUDA error that broke the context of its process: nothing can use the GPU there any more, and another process can."""
+
+    code = "context_lost"
+
+
 class WorkerFailed(Broken):
     """A worker process did not do what it was asked. The message carries the last lines that it wrote to stderr."""
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,8 @@ from harness.records.spec import BuildOptions
 
 # How often a build says how far it is; between, phases begin and end by the thousand.
 SAY_EVERY_S = 1.0
+# In an error of TensorRT 8 and later, which builds on without the cache.
+_UNUSED = "timing cache will not be used"
 
 
 def apply_options(trt: ModuleType, config: Any, options: BuildOptions) -> None:
@@ -40,29 +43,34 @@ class TimingCache:
 
     Of two builds that end at one time the later one's file stays; what the other timed is timed again some day.
 
+    Args:
+        errors: what the vendor's log called one so far; it grows as the builder speaks.
+
     Raises:
         UnsupportedOption: this release has none.
         UnusableTimingCache: the file cannot be read, or the builder refuses it.
     """
 
-    def __init__(self, trt: ModuleType, config: Any, path: Path) -> None:
+    def __init__(self, trt: ModuleType, config: Any, path: Path, errors: Sequence[str]) -> None:
         _require(hasattr(config, "create_timing_cache") and hasattr(config, "set_timing_cache"), trt, "--timing-cache")
-        self._config, self._path = config, path
-        before = self._read()
+        self._config, self._path, self._errors = config, path, errors
+        self._builder = f"{trt.__name__} {trt.__version__}"
+        before, told = self._read(), len(errors)
         cache = config.create_timing_cache(before)
-        if cache is None or not config.set_timing_cache(cache, False):
-            raise UnusableTimingCache(
-                f"{trt.__name__} {trt.__version__} refuses the timing cache {path}: it is none, or another release's or GPU's; "
-                "name another file"
-            )
+        is_taken = cache is not None and config.set_timing_cache(cache, False)
+        # Of a file that is none the builder only logs so, and times every kernel again: minutes later nobody would know why.
+        if not is_taken or len(errors) > told or (before and self._is_dropped(cache, before)):
+            raise self._refused(errors[told:])
         self._before = _digest(before)
 
     def keep(self) -> str:
         """Write what the builder knows now; both digests in words.
 
         Raises:
-            UnusableTimingCache: the file cannot be written.
+            UnusableTimingCache: the file cannot be written, or the builder made no use of it after all.
         """
+        if unused := [words for words in self._errors if _UNUSED in words]:
+            raise self._refused(unused)
         after = bytes(self._config.get_timing_cache().serialize())
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
@@ -72,6 +80,18 @@ class TimingCache:
             beside.unlink(missing_ok=True)
             raise UnusableTimingCache(f"the timing cache {self._path} cannot be written ({error.strerror}); name another file") from error
         return f"built with kernel times of {self._path.name}, before {self._before}, after {_digest(after)}"
+
+    def _is_dropped(self, cache: Any, before: bytes) -> bool:
+        """Whether the builder took nothing from a file that holds something: its cache is the one that it makes of no file."""
+        taken, empty = (bytes(one.serialize() or b"") for one in (cache, self._config.create_timing_cache(b"")))
+        return taken == empty != before
+
+    def _refused(self, words: Sequence[str]) -> UnusableTimingCache:
+        said = "".join(f"\n  {line}" for line in words)
+        return UnusableTimingCache(
+            f"{self._builder} refuses the timing cache {self._path}: it is none, or another release's or GPU's; name another file"
+            + (f"; it said{said}" if said else "")
+        )
 
     def _read(self) -> bytes:
         try:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from harness.errors import InvalidMeasurement, OutOfDeviceMemory
+from harness.errors import ContextLost, InvalidMeasurement, OutOfDeviceMemory
 from harness.need import is_installed, need
 from harness.records.machine import Gpu
 
+# Errors of which CUDA's documentation says that the process has to be ended and started again; every later call gives them again.
+BREAK_CONTEXT = frozenset({226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 _NEEDS = "cuda-bindings is not installed, and engines run on a GPU through it; run: pip install 'enginegate[gpu]'"
+
+_LOST = "that broke the CUDA context of this process, which can use the GPU no more; run what is left in a fresh process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ class Cuda:
 
     Raises:
         OutOfDeviceMemory: no such block of memory is free.
+        ContextLost: an error, of this call or an earlier one, broke the context.
         InvalidMeasurement: any other error of the runtime.
     """
 
@@ -94,4 +99,13 @@ class Cuda:
             return OutOfDeviceMemory(
                 f"the GPU has no room: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free; end what else computes there"
             )
-        return InvalidMeasurement(f"CUDA answered {name} with {error.name}; this process can use the GPU no more if its context broke")
+        if int(error) in BREAK_CONTEXT:
+            return ContextLost(f"CUDA answered {name} with {error.name}; {_LOST}")
+        return InvalidMeasurement(f"CUDA answered {name} with {error.name}; expected success; see what CUDA's documentation says of it")
+
+
+def context_lost() -> ContextLost | None:
+    """What this process is told from now on, where an error broke its context; None where it can go on."""
+    runtime = need("cuda.bindings.runtime", extra="gpu", to="ask whether the GPU can still be used")
+    (error,) = runtime.cudaFree(0)  # which does nothing, but answers with what broke the context
+    return ContextLost(f"CUDA answers {error.name}; {_LOST}") if int(error) in BREAK_CONTEXT else None

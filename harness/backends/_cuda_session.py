@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends._cuda import Cuda
+from harness.backends._cuda import Cuda, context_lost
 from harness.backends._cuda_spin import Spin, captured
 from harness.backends._dlpack import GivenArray, SharedArray, taken
 from harness.backends._inputs import require_inputs
 from harness.backends._layer_profiler import new_profiler
 from harness.backends._nvinfer import logger_of, means_out_of_memory
 from harness.contracts import InputPort, LayerMilliseconds, ProfiledLaunches
-from harness.errors import EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
+from harness.errors import ContextLost, EnginegateError, InvalidMeasurement, OutOfDeviceMemory, UnusableEngine
 from harness.records.observations import Tensors
 from harness.records.spec import BatchProfile
 
@@ -133,7 +133,8 @@ class TensorRtSession:
         """Put the work on the stream: a graph where one was captured.
 
         Raises:
-            InvalidMeasurement: TensorRT or CUDA refuses, with its own words.
+            ContextLost: an error broke the context of this process, in this launch or before.
+            InvalidMeasurement: TensorRT or CUDA refuses for another reason, with its own words.
         """
         if feed.graph is not None:
             self._cuda("cudaGraphLaunch", feed.graph, self._stream)
@@ -157,13 +158,19 @@ class TensorRtSession:
         return found
 
     def capture(self, feed: CudaFeed) -> str | None:
-        """Capture one launch of `feed`; None when later launches replay it, else why they stay plain."""
+        """Capture one launch of `feed`; None when later launches replay it, else why they stay plain.
+
+        Raises:
+            ContextLost: no launch of this process can work any more.
+        """
         try:
             context = self._new_context()
             self._bind(context, feed)
             self._enqueue(context, feed)  # the first launch does work that no graph can hold
             self._wait()
             self._capture(feed, context)
+        except ContextLost:  # no launch is left that could stay plain
+            raise
         except EnginegateError as error:
             return f"no graph was captured: {error}"
         return None
@@ -233,6 +240,8 @@ class TensorRtSession:
         errors = logger_of(self._trt).errors
         words = "\n".join(f"  {line}" for line in errors) or "  nothing"
         errors.clear()
+        if lost := context_lost():
+            return ContextLost(f"TensorRT {what}; {lost}; it said\n{words}")
         kind = OutOfDeviceMemory if means_out_of_memory(words) else InvalidMeasurement
         return kind(f"TensorRT {what}; it said\n{words}")
 

@@ -6,8 +6,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from harness.backends._cuda import Cuda
-from harness.errors import EnginegateError, InvalidMeasurement
+from harness.backends._cuda import BREAK_CONTEXT, Cuda
+from harness.errors import ContextLost, EnginegateError, InvalidMeasurement
 from harness.need import need
 
 # So many in a row are timed, so that what one of them takes is known to a hundredth of a microsecond.
@@ -78,8 +78,9 @@ class Spin:
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *found = getattr(self._driver, name)(*arguments)
-        if int(error) != 0:
-            raise InvalidMeasurement(f"the CUDA driver answered {name} with {error.name}; the engine could not be slowed down")
+        if int(error) != 0:  # the driver's numbers are the runtime's where a context breaks
+            kind = ContextLost if int(error) in BREAK_CONTEXT else InvalidMeasurement
+            raise kind(f"the CUDA driver answered {name} with {error.name}; the engine could not be slowed down")
         return found[0] if found else None
 
 

@@ -35,6 +35,12 @@ def require_inputs(inputs: Tensors, ports: Sequence[InputPort], batch: BatchProf
     if len(set(lengths.values())) != 1:
         raise UnusableInputs(f"inputs differ in rows: {lengths}; expected one batch")
     rows = next(iter(lengths.values()))
+    fixed = next((port.shape[0] for port in ports if port.shape[0] not in (None, rows)), None)
+    if fixed is not None:
+        raise OutsideProfile(
+            f"a batch of {rows} lies outside the engine's profile, which is {fixed} rows and no other number; send {fixed}, "
+            f"or build an engine with --batch {rows}/{rows}/{rows}"
+        )
     if rows not in batch:
         raise OutsideProfile(
             f"a batch of {rows} lies outside the engine's profile {batch}; send {batch.minimum} to {batch.maximum} rows, "
@@ -49,7 +55,9 @@ def own_copy(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _require_fit(array: NDArray[np.generic], port: InputPort) -> None:
-    fits = array.ndim == len(port.shape) and all(want in (None, have) for have, want in zip(array.shape, port.shape, strict=True))
+    # The first axis is the batch: another length of it is outside the profile, which is an event of its own.
+    inner = list(zip(array.shape, port.shape, strict=False))[1:]
+    fits = array.ndim == len(port.shape) and all(want in (None, have) for have, want in inner)
     if array.dtype != port.dtype or not fits:
         raise UnusableInputs(f"input {port.name!r} is {array.dtype} {list(array.shape)}; this engine takes {port}")
 

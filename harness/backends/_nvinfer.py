@@ -129,14 +129,15 @@ def _compile(
     options: BuildOptions,
 ) -> Plan | None:
     builder = trt.Builder(logger)
-    network = builder.create_network(_strongly_typed(trt))
-    _parse(trt, network, logger, source, log)
     config = builder.create_builder_config()
     # Without it the log holds no layer table.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     configure(config)
+    # What was asked is looked at before the graph is read, and long before anything is built.
     apply_options(trt, config, options)
-    times = TimingCache(trt, config, Path(options.timing_cache)) if options.timing_cache else None
+    times = TimingCache(trt, config, Path(options.timing_cache), log.errors) if options.timing_cache else None
+    network = builder.create_network(_strongly_typed(trt))
+    _parse(trt, network, logger, source, log)
     monitor = new_monitor(trt, say) if say is not None else None  # held here, since it must outlive the build
     if monitor is not None:
         config.progress_monitor = monitor

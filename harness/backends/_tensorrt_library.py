@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from harness.backends.tensorrt_home import HOME, lacking_in, libraries_in
 from harness.errors import MissingLibrary, MixedVersions
 from harness.need import is_installed, need, version_of
 
-HOME = "ENGINEGATE_TENSORRT_HOME"
 _MODULES = ("tensorrt", "tensorrt_bindings")
 _DISTRIBUTIONS = ("tensorrt", *(f"tensorrt-cu{major}" for major in (13, 12)), *(f"tensorrt-cu{major}-bindings" for major in (13, 12)))
 # The plugins and the parser link to the first.
@@ -51,9 +51,8 @@ def why_no_library() -> str | None:
         if any(map(is_installed, _MODULES)):
             return None
         return f"TensorRT is not installed; run: pip install 'enginegate[tensorrt]', or name a folder with libs/ and python/ in {HOME}"
-    lacking = [name for name in ("libs/libnvinfer.so.*", "python/tensorrt*/__init__.py") if not any(folder.glob(name))]
-    if lacking:
-        return f"{HOME} names {folder}, which has no {' and no '.join(lacking)}; expected TensorRT's libraries and its Python module there"
+    if lacking := lacking_in(folder):
+        return f"{HOME} names {folder}, {lacking}"
     return _why_not_this_python(folder)
 
 
@@ -69,7 +68,7 @@ def load() -> ModuleType:
         raise MissingLibrary(why_not)
     folder = home()
     if folder is not None:
-        _require_one_version(version(), _preloaded(folder / "libs"), str(folder))
+        _require_one_version(version(), _preloaded(libraries_in(folder)), str(folder))
         if str(folder / "python") not in sys.path:
             sys.path.insert(0, str(folder / "python"))
     module = need(next(filter(is_installed, _MODULES)), extra="tensorrt", to="build and run engines")

@@ -14,14 +14,16 @@ from harness.backends import _tensorrt_library as library
 from harness.backends._allocations import AllocationCounter
 from harness.backends._copy_rate import copy_gbps
 from harness.backends._counted_session import CountedSession
-from harness.backends._cuda import Cuda, find_gpu
+from harness.backends._cuda import Cuda, context_lost, find_gpu
 from harness.backends._cuda_session import TensorRtSession
 from harness.backends._gpu_allocator import CudaBlocks, new_allocator, why_no_allocator
 from harness.backends._nvinfer import build_plan, logger_of, means_out_of_memory
 from harness.backends._product_rate import SIDE, product_tflops
+from harness.backends.tensorrt_home import libraries_in
 from harness.contracts import Action, Capability, Say
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     EnginegateError,
     HostCodeRefused,
     InvalidMeasurement,
@@ -45,6 +47,10 @@ LOG_FILE = "build.log"
 LAYERS_FILE = "layers.json"
 
 _unusable: list[Any] = []  # runtimes that must not be let go of
+
+# Where a plan names the release that wrote it, as trtexec reads it of plans with this tag and serialization version 0.
+PLAN_HEAD = b"ftrt\0\0\0\0"
+RELEASE_AT = 24
 
 _FIRST_FP8 = 89  # Ada; Hopper is 90
 # Myelin's autotuner in the log of a release that has FP8 kernels for a fixed batch only.
@@ -92,7 +98,7 @@ class TensorRtBackend:
     def library_path(self) -> Path | None:
         """The builder looks for its kernels where the loader looks."""
         home = library.home()
-        return home / "libs" if home else None
+        return libraries_in(home) if home else None
 
     def why_not(self, action: Action, engine: EngineSpec) -> str | None:
         """None when `engine` can be built and run here; else why not. Asks the driver before any of the library is loaded."""
@@ -147,6 +153,7 @@ class TensorRtBackend:
             UnusableEngine: the plan is of another release or GPU, has another digest than its record, or TensorRT refuses it.
             HostCodeRefused: the plan carries code for the host, and nobody allowed it.
             OutOfDeviceMemory: the GPU has no room for it.
+            ContextLost: an earlier error broke the context of this process.
         """
         gpu, path, content = _required(engine)
         trt = library.load()
@@ -289,6 +296,7 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     if logger.errors:
         # What the bindings of 10.6 to 11.2 give then holds a null pointer: to use it, or to let go of it, ends the process.
         _unusable.append(runtime)
+        _require_context(_said(logger))
         kind = OutOfDeviceMemory if means_out_of_memory(_said(logger)) else MissingDevice
         raise kind(f"TensorRT {trt.__version__} starts no runtime here; see nvidia-smi; it said\n{_said(logger)}")
     if allocator is not None:
@@ -298,10 +306,25 @@ def _deserialized(trt: ModuleType, path: Path, content: bytes, options: BuildOpt
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         words = _said(logger)
+        _require_context(words)
         if means_out_of_memory(words):
             raise OutOfDeviceMemory(f"the GPU has no room for {path.name}; end what else computes there; TensorRT said\n{words}")
-        raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build; it said\n{words}")
+        written_by = release_of_plan(content)
+        named = f" (its header names TensorRT {written_by})" if written_by else ""
+        raise UnusableEngine(f"TensorRT {trt.__version__} refuses {path}: cut, altered, or of another build{named}; it said\n{words}")
     return engine
+
+
+def release_of_plan(content: bytes) -> str | None:
+    """The release that a plan's header names, all four numbers; None where it is not of the form that is known."""
+    numbers = content[RELEASE_AT : RELEASE_AT + 4]
+    return ".".join(map(str, numbers)) if content.startswith(PLAN_HEAD) and len(numbers) == 4 else None
+
+
+def _require_context(words: str) -> None:
+    """Refuse to blame a plan or the machine for what broke the context earlier."""
+    if lost := context_lost():
+        raise ContextLost(f"{lost}; TensorRT said\n{words}")
 
 
 def _said(listener: Any) -> str:

@@ -23,6 +23,14 @@ def add_bench(commands: Any) -> None:
         "engines", nargs="+", metavar="ENGINE", help="engine file of build --out, or sha256:HEX of a blob; one: beside itself"
     )
     command.add_argument("--python", action="append", default=[], type=Path, metavar="ENV", help="its interpreter; twice: one an engine")
+    command.add_argument(
+        "--tensorrt-home",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="its TensorRT (libs/, python/); twice: one an engine",
+    )
     command.add_argument("--processes", type=_count, default=8, metavar="K", help="fresh pairs of processes (default %(default)s)")
     command.add_argument("--quartets", type=_count, default=10, metavar="M", help="groups of four blocks in each (default %(default)s)")
     command.add_argument("--alpha", type=alpha, default=0.001, help="chance of FAIL when nothing changed (default 0.001)")
@@ -64,6 +72,7 @@ def bench(options: argparse.Namespace) -> int:
         ),
         processes=options.processes,
         pythons=tuple(options.python),
+        homes=tuple(home.expanduser() for home in options.tensorrt_home),
         rows=options.batch,
         alpha=options.alpha,
         delta=options.delta,
@@ -94,6 +103,7 @@ def _blobs(options: argparse.Namespace) -> BlobStore | None:
 # Options that are repeated as they are, in the order of the help.
 _REPEATED = (
     "python",
+    "tensorrt_home",
     "processes",
     "quartets",
     "alpha",

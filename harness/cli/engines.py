@@ -14,6 +14,8 @@ from harness.cli.speaking import only_json_on_stdout, print_to_reader, progress_
 from harness.errors import UnknownName, UsageError
 from harness.records.spec import BatchProfile, BuildOptions, EncoderSpec, EngineSpec, normalized_target
 
+_USUAL_WEIGHTS = "as for gate: those in gate.toml, else seeded:0"
+
 
 def add_build(commands: Any) -> None:
     command = add_command(commands, "build", build, "build one engine")
@@ -22,7 +24,7 @@ def add_build(commands: Any) -> None:
     command.add_argument("--onnx", type=Path, metavar="FILE", help="exported elsewhere; ARCH-TOWER-RECIPE.onnx needs no encoder and recipe")
     command.add_argument("--backend", required=True, help="onnxruntime, tensorrt or tensorrt_rtx")
     command.add_argument("--target", help="GPU to compile for, such as SM89")
-    command.add_argument("--weights", default="seeded:0", help="seeded:N, a checkpoint file, or an open_clip pretrained tag")
+    command.add_argument("--weights", help=f"seeded:N, a checkpoint file, or an open_clip pretrained tag (default {_USUAL_WEIGHTS})")
     command.add_argument("--batch", default=str(BatchProfile()), metavar="MIN/OPT/MAX", help="batch profile (default %(default)s)")
     add_gpu(command)
     command.add_argument("--workspace-mib", type=int, metavar="N", help="most scratch memory of a kernel (default: the builder's choice)")
@@ -48,7 +50,7 @@ def build(options: argparse.Namespace) -> int:
     )
     require_takes_options([options.backend], asked)
     engine = EngineSpec(
-        encoder=EncoderSpec.parse(encoder, weights=options.weights),
+        encoder=_encoder(encoder, options.weights) if options.onnx is None else EncoderSpec.parse(encoder),
         recipe=recipe_of(recipe),
         backend=backend_of(options.backend).name,
         target=normalized_target(options.target) if options.target else None,
@@ -59,6 +61,14 @@ def build(options: argparse.Namespace) -> int:
         made = build_engine(engine, cache_dir=options.cache_dir, out=options.out, progress=progress_on_stderr, onnx=options.onnx)
     print_to_reader(made.document if options.json else str(made.path))
     return 0
+
+
+def _encoder(name: str, weights: str | None) -> EncoderSpec:
+    """The encoder with the weights that were asked for, else with those that a gate in this folder would give it."""
+    from harness.pipeline.comparing import policy_of
+    from harness.pipeline.names import encoders_named
+
+    return encoders_named([name], filter(None, [weights]), policy_of(None).defaults.weights)[0]
 
 
 def _absolute(path: str | None) -> str | None:
@@ -83,7 +93,7 @@ def add_layers(commands: Any) -> None:
     )
     command.add_argument("--onnx", type=Path, metavar="FILE", help="the graph that the engine of a file was built from")
     command.add_argument("--all", action="store_true", help="name every node and show every block")
-    for name, default in _EXPLAINED_BY_DEFAULT.items():
+    for name, default in (*_EXPLAINED_BY_DEFAULT.items(), ("weights", _USUAL_WEIGHTS)):
         metavar = "MIN/OPT/MAX" if name == "batch" else None
         command.add_argument(f"--{name}", metavar=metavar, help=f"of an encoder's engine, as for build (default {default})")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where built artifacts are kept")
@@ -115,14 +125,13 @@ _EXPLAINED_BY_DEFAULT = {
     "recipe": "linear",
     "backend": "tensorrt_rtx",
     "target": "SM89",
-    "weights": "seeded:0",
     "batch": str(BatchProfile()),
 }
 
 
 def _refuse_options(options: argparse.Namespace, *, is_file: bool) -> None:
     """Raise for an option that would be ignored."""
-    unused = [*_EXPLAINED_BY_DEFAULT, "cache_dir"] if is_file else ["onnx"]
+    unused = [*_EXPLAINED_BY_DEFAULT, "weights", "cache_dir"] if is_file else ["onnx"]
     given = next((name for name in unused if getattr(options, name) is not None), None)
     if given is not None:
         subject = "is a file, and its engine is built" if is_file else "is no file; an encoder's graph is exported here"
@@ -135,7 +144,7 @@ def _engine_to_explain(options: argparse.Namespace) -> EngineSpec:
 
     asked = {name: getattr(options, name) or default for name, default in _EXPLAINED_BY_DEFAULT.items()}
     try:
-        encoder = EncoderSpec.parse(options.subject, weights=asked["weights"])
+        encoder = _encoder(options.subject, options.weights)
     except UnknownName as error:
         raise UnknownName(f"{options.subject} is no file, neither a build log nor an inspector's JSON; and {error}") from error
     backend = backend_of(asked["backend"])

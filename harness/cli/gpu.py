@@ -25,7 +25,7 @@ def add_prepare(commands: Any) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for ARCH-TOWER-RECIPE.onnx, rows and manifest")
     command.add_argument("--encoders", action="append", metavar="ARCH/TOWER", help=f"repeat for more (default {' '.join(_ENCODERS)})")
     command.add_argument("--recipes", action="append", metavar="RECIPE", help=f"repeat for more (default {' '.join(_RECIPES)})")
-    command.add_argument("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="as for gate")
+    command.add_argument("--weights", action="append", metavar="[ARCH=]WEIGHTS", help="as for gate, whose gate.toml says the default")
     command.add_argument("--rows", type=_count, default=_ROWS, metavar="N", help="evaluation inputs of each encoder (default %(default)s)")
     command.add_argument("--skeleton", action="store_true", help="leave large weights out: a few MB an encoder, for times and bytes only")
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="where exported encoders are kept")
@@ -33,13 +33,14 @@ def add_prepare(commands: Any) -> None:
 
 def prepare(options: argparse.Namespace) -> int:
     """Export, and say what was left where."""
-    from harness.pipeline.names import recipe_of
-    from harness.pipeline.preparing import Preparing, encoders_of, prepare_folder
+    from harness.pipeline.comparing import policy_of
+    from harness.pipeline.names import encoders_named, recipe_of
+    from harness.pipeline.preparing import Preparing, prepare_folder
     from harness.store.codec import to_json
 
     with only_json_on_stdout() if options.json else contextlib.nullcontext():
         asked = Preparing(
-            encoders=encoders_of(options.encoders or _ENCODERS, options.weights or ()),
+            encoders=encoders_named(options.encoders or _ENCODERS, options.weights or (), policy_of(None).defaults.weights),
             recipes=tuple(map(recipe_of, options.recipes or _RECIPES)),
             out=options.out,
             rows=options.rows,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
@@ -26,6 +27,9 @@ REASONS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
+# Both looks at a block fall into pauses between launches, and at its power limit a board changes its clock within milliseconds: of an
+# engine beside itself, means of twenty such looks an arm lay up to 4 % apart. Readings go to the driver, past the queue of launches.
+_CLOCK_EVERY_S = 0.005
 # NVML's word for clocks that a user has chosen; while we have locked them, that user is this run.
 _CHOSEN_CLOCKS = "applications_clocks_setting"
 # How far a clock may lie from the one it was locked to: GPUs step in 15 MHz, and the nearest step is what a lock can give.
@@ -52,6 +56,10 @@ class GpuState:
     compute_processes: int | None = None
     ecc: bool | None = None
     mig: bool | None = None
+
+    def strangers(self, ours: int) -> int:
+        """How many processes compute there beside `ours` of this run; 0 where nobody says."""
+        return 0 if self.compute_processes is None else max(0, self.compute_processes - ours)
 
     def __str__(self) -> str:
         figures = [
@@ -117,9 +125,32 @@ class Gpu:
             mig=_is_on(self._asked("nvmlDeviceGetMigMode")),
         )
 
-    def during(self, before: GpuState, after: GpuState) -> tuple[float | None, tuple[str, ...]]:
-        """SM clock in MHz and reasons of a block that ran between two looks: the mean clock, and every reason that either saw."""
-        clocks = [state.sm_clock_mhz for state in (before, after) if state.sm_clock_mhz is not None]
+    @contextlib.contextmanager
+    def clocks_meanwhile(self) -> Iterator[list[float]]:
+        """SM clocks in MHz, read every few milliseconds by another thread for as long as the context lasts."""
+        readings: list[float] = []
+        is_over = threading.Event()
+
+        def read() -> None:
+            while not is_over.wait(_CLOCK_EVERY_S) and (mhz := self._clock_mhz("NVML_CLOCK_SM")) is not None:
+                readings.append(mhz)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            yield readings
+        finally:
+            is_over.set()
+            reader.join()
+
+    def during(self, before: GpuState, after: GpuState, meanwhile: Sequence[float] = ()) -> tuple[float | None, tuple[str, ...]]:
+        """SM clock in MHz and reasons of a block that ran between two looks: the mean clock, and every reason that either saw.
+
+        Args:
+            meanwhile: clocks that were read while it ran; without any, as of a block of a moment, the two looks stand for it.
+        """
+        around = [state.sm_clock_mhz for state in (before, after) if state.sm_clock_mhz is not None]
+        clocks = meanwhile or around
         reasons = dict.fromkeys((*before.throttle, *after.throttle))
         return (sum(clocks) / len(clocks) if clocks else None), tuple(reasons)
 
@@ -234,7 +265,7 @@ def require_alone(state: GpuState, *, ours: int) -> None:
     Raises:
         InvalidMeasurement: more than those compute there.
     """
-    if state.compute_processes is not None and state.compute_processes > ours:
+    if state.strangers(ours):
         raise InvalidMeasurement(
             f"{state.compute_processes} processes compute on this GPU, {ours} of them of this run; expected no others; "
             "wait for them, or choose another GPU"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import UnusableEngine, UsageError
+from harness.errors import UnknownEnvironment, UnusableEngine, UsageError
 from harness.judge.latency.samples import judge_samples
 from harness.pipeline.pairing import Measured, Plan, measure
 from harness.records.artifacts import EngineArtifact
@@ -21,6 +21,7 @@ from harness.store.left_engine import read_left_engine
 
 _GATE = "engine"
 _DIGEST = "sha256:"
+_HOMES = "--tensorrt-home"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Bench:
         engines: one file or two; one is timed beside itself. `sha256:HEX` is an engine of the blob store, of the other one's kind.
         blobs: that store; None where nobody names one.
         pythons: interpreters of the two arms; empty is this one, one is for both.
+        homes: folders of TensorRT for the two arms, likewise.
         rows: batch; None is the first engine's optimum.
         alpha, delta, against: see `judge_samples`.
         save: where to leave the samples.
@@ -41,6 +43,7 @@ class Bench:
     protocol: TimingProtocol
     processes: int
     pythons: tuple[Path, ...] = ()
+    homes: tuple[Path, ...] = ()
     rows: int | None = None
     alpha: float
     delta: float
@@ -85,7 +88,8 @@ def bench(asked: Bench) -> Benched:
         protocol=asked.protocol,
         processes=asked.processes,
         rows=_rows(asked.rows, pair),
-        pythons=_pythons(asked.pythons),
+        pythons=_each("--python", asked.pythons),
+        homes=_homes(asked.homes, pair),
         same_process=asked.same_process,
         threads=asked.threads,
         answer_s=asked.answer_s,
@@ -141,10 +145,23 @@ def _rows(asked: int | None, pair: tuple[EngineArtifact, EngineArtifact]) -> int
     return rows
 
 
-def _pythons(given: tuple[Path, ...]) -> tuple[Path | None, Path | None]:
+def _each(option: str, given: tuple[Path, ...]) -> tuple[Path | None, Path | None]:
     if len(given) > 2:
-        raise UsageError(f"--python was given {len(given)} times; expected once for both engines, or once for each")
+        raise UsageError(f"{option} was given {len(given)} times; expected once for both engines, or once for each")
     return (given[0], given[-1]) if given else (None, None)
+
+
+def _homes(given: tuple[Path, ...], pair: tuple[EngineArtifact, EngineArtifact]) -> tuple[Path | None, Path | None]:
+    from harness.backends.tensorrt_home import lacking_in
+
+    homes = _each(_HOMES, given)
+    strange = [engine.spec.backend for engine in pair if engine.spec.backend != "tensorrt"]
+    if given and strange:
+        raise UsageError(f"{_HOMES} has no use for backend {strange[0]}; it is for engines of tensorrt; leave it out")
+    for home in given:
+        if lacking := lacking_in(home):
+            raise UnknownEnvironment(f"{_HOMES} names {home}, {lacking}")
+    return homes
 
 
 def _host_bytes(measured: Measured) -> dict[str, int | None]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.backends.refusals import require_possible
 from harness.contracts import Action, Capability
-from harness.errors import MissingDevice, UsageError
+from harness.errors import UsageError
 from harness.pipeline.explaining import graph_view
 from harness.pipeline.making import Progress
 from harness.pipeline.names import backend_of
@@ -123,8 +124,7 @@ def _engine(path: Path) -> EngineArtifact:
     backend = backend_of(engine.spec.backend)
     if Capability.LAYER_TIMES not in backend.capabilities:
         raise UsageError(f"{path} is of backend {backend.name}, which tells no layer times; expected tensorrt or onnxruntime")
-    if why_not := backend.why_not(Action.RUN, engine.spec):
-        raise MissingDevice(f"{path} cannot run here: {why_not}")
+    require_possible(backend, Action.RUN, engine.spec)
     return engine
 
 

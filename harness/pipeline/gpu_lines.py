@@ -14,6 +14,7 @@ import numpy as np
 from harness.contracts import Capability
 from harness.errors import EnginegateError
 from harness.pipeline.gpu_waves import line_name
+from harness.pipeline.isolating import worker_for
 from harness.pipeline.keeping import Keeper
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
@@ -24,7 +25,6 @@ from harness.records.verdict import Judgement
 from harness.store.gpu_report import ReportFolder
 from harness.store.prepared import PreparedFolder
 from harness.workers.engines import EngineWorker
-from harness.workers.worker import Worker
 
 if TYPE_CHECKING:
     from harness.pipeline.gpu_approving import ReportApprovals
@@ -188,7 +188,7 @@ class Looking:
         from harness.judge.accuracy.evidence import AccuracyEvidence
 
         evidence = AccuracyEvidence(
-            observed=self._embeddings(engine, rows),
+            observed=self._embeddings_made_now(engine, rows),
             exact=self._prepared.reference(rows),
             half=self._embeddings(twin, rows) if twin is not None else None,
             weights=engine.encoder.weights,
@@ -205,19 +205,28 @@ class Looking:
             yield self._approvals.counted(judged, engine)
 
     def _embeddings(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
-        """What the engine makes of the evaluation inputs, in a process of its own; kept, and not run twice."""
-        name = line_name(engine)
-        made = self._folder.embeddings(name)
-        if made is None:
-            made = self._run(engine, rows)
-            self._folder.keep_embeddings(name, made)
-        return Embeddings(rows=made, ids=rows.ids, inputs_digest=rows.digest, made_by=f"{engine.id}, batch {engine.batch.optimum}")
+        """What an engine that others are held against made of the evaluation inputs; made now where this very engine has not made it."""
+        made = self._folder.embeddings(line_name(engine), made_of=self._made_of(engine, rows))
+        return self._embeddings_made_now(engine, rows) if made is None else _as_embeddings(made, engine, rows)
+
+    def _embeddings_made_now(self, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
+        """What the engine makes of the evaluation inputs, in a process of its own, and kept: a line that is done again is seen again."""
+        made = self._run(engine, rows)
+        self._folder.keep_embeddings(line_name(engine), made, made_of=self._made_of(engine, rows))
+        return _as_embeddings(made, engine, rows)
+
+    def _made_of(self, engine: EngineSpec, rows: PreparedRows) -> str:
+        return f"{self._pipeline.maker.engine(engine).sha256} {rows.digest}"
 
     def _run(self, engine: EngineSpec, rows: PreparedRows) -> np.ndarray:
         artifact = self._pipeline.maker.engine(engine)
         source = self._prepared.file(rows.file)
-        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, Worker(engine.id) as process:
+        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, worker_for(engine.id, [engine.backend]) as process:
             out = Path(folder) / "rows.npz"
             EngineWorker(process, ANSWER_S).embed(artifact, name=rows.input, rows=source, out=out)
             with np.load(out, allow_pickle=False) as arrays:
                 return arrays["rows"]
+
+
+def _as_embeddings(made: np.ndarray, engine: EngineSpec, rows: PreparedRows) -> Embeddings:
+    return Embeddings(rows=made, ids=rows.ids, inputs_digest=rows.digest, made_by=f"{engine.id}, batch {engine.batch.optimum}")

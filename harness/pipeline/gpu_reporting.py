@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.backends.refusals import require_possible
 from harness.contracts import Action
-from harness.errors import EnginegateError, InvalidMeasurement, MissingDevice, UsageError, WritesRefused
+from harness.errors import EnginegateError, InvalidMeasurement, UsageError, WritesRefused
 from harness.measure.machine import this_machine
 from harness.pipeline.budget import Budget, OutOfTime
 from harness.pipeline.building import Builders
@@ -414,9 +415,17 @@ def _after_timing(line: ReportLine, stage: Stage, outcome: Outcome) -> ReportLin
 
 
 def _require_backend(engines: Sequence[EngineSpec]) -> None:
-    """Refuse, in the backend's words, a machine where it can build nothing: a report of such lines would tell nothing else."""
+    """Refuse, as the backend names it, a machine where it can build nothing: a report of such lines would tell nothing else."""
     if not engines:
         raise UsageError("the prepared folder has no graphs; expected some; prepare it again")
-    reasons = [backend_of(engine.backend).why_not(Action.BUILD, engine) for engine in engines]
-    if None not in reasons:
-        raise MissingDevice(f"{engines[0].backend} can build nothing here: {reasons[0]}")
+    refusals = [refusal for engine in engines if (refusal := _refusal(engine)) is not None]
+    if len(refusals) == len(engines):
+        raise type(refusals[0])(f"{engines[0].backend} can build nothing here: {refusals[0]}")
+
+
+def _refusal(engine: EngineSpec) -> EnginegateError | None:
+    try:
+        require_possible(backend_of(engine.backend), Action.BUILD, engine)
+    except EnginegateError as refusal:
+        return refusal
+    return None

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from harness.records.gpu_report import Event, ReportAbout, ReportLine, Stage
+from harness.records.gpu_report import ReportAbout, ReportLine, Stage
 from harness.records.run import ReportFinding, RunRecord
-from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict, exit_code, worst_of
+from harness.records.verdict import (
+    Judgement,
+    NotRun,
+    Severity,
+    Status,
+    Suite,
+    Verdict,
+    Where,
+    exit_code,
+    unjudged,
+    verdict_of,
+    worst_of,
+)
 
 # By which gate a stage that broke, or was not come to, is known in a run. Launches with emptied caches are no gate.
 _GATES = {
@@ -52,37 +64,15 @@ def _judged(line: ReportLine) -> Iterator[tuple[Suite, Judgement]]:
 def _verdicts(about: ReportAbout, line: ReportLine) -> Iterator[Verdict]:
     for suite, judgement in _judged(line):
         if judgement.severity is Severity.GATE:
-            yield _verdict(about, line, suite, judgement)
+            yield verdict_of(judgement, _where(about, line, suite))
     for event in line.events:
         if event.stage in _GATES:
             suite, metric = _GATES[event.stage]
-            yield _verdict(about, line, suite, _broken(metric, event))
+            yield verdict_of(unjudged(metric, f"{event.code}: {event.message}"), _where(about, line, suite))
 
 
-def _verdict(about: ReportAbout, line: ReportLine, suite: Suite, judgement: Judgement) -> Verdict:
-    return Verdict(
-        suite=suite,
-        encoder=line.encoder,
-        recipe=line.recipe,
-        backend=about.backend,
-        target=None,
-        metric=judgement.metric,
-        observed=judgement.observed,
-        bound=judgement.bound,
-        unit=judgement.unit,
-        direction=judgement.direction,
-        n=judgement.n,
-        status=judgement.status,
-        reason=judgement.reason,
-        interval=judgement.interval,
-        budget=judgement.budget,
-        detectable=judgement.detectable,
-    )
-
-
-def _broken(metric: str, event: Event) -> Judgement:
-    words = f"{event.code}: {event.message}"
-    return Judgement(metric=metric, status=Status.INVALID, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=words)
+def _where(about: ReportAbout, line: ReportLine, suite: Suite) -> Where:
+    return Where(suite=suite, encoder=line.encoder, recipe=line.recipe, backend=about.backend, target=None)
 
 
 def _not_run(about: ReportAbout, line: ReportLine) -> Iterator[NotRun]:
@@ -91,15 +81,8 @@ def _not_run(about: ReportAbout, line: ReportLine) -> Iterator[NotRun]:
     for stage in line.stages:
         if stage in _GATES and stage not in line.done and (stage is not Stage.HOT or line.recipe.is_quantized):
             suite, gate = _GATES[stage]
-            yield NotRun(
-                suite=suite,
-                encoder=line.encoder,
-                recipe=line.recipe,
-                backend=about.backend,
-                target=None,
-                gate=gate,
-                reason="the report did not come to it; the same gpu-report command goes on",
-            )
+            words = "the report did not come to it; the same gpu-report command goes on"
+            yield NotRun(**_where(about, line, suite), gate=gate, reason=words)
 
 
 def _reports(about: ReportAbout, line: ReportLine) -> Iterator[ReportFinding]:
@@ -109,12 +92,4 @@ def _reports(about: ReportAbout, line: ReportLine) -> Iterator[ReportFinding]:
             words = f"{judgement.metric} {judgement.observed}: {judgement.status}"
             findings.insert(0, (judgement.metric, f"{words}: {judgement.reason}" if judgement.reason else words))
         for check, message in findings:
-            yield ReportFinding(
-                suite=suite,
-                encoder=line.encoder,
-                recipe=line.recipe,
-                backend=about.backend,
-                target=None,
-                check=check,
-                message=message,
-            )
+            yield ReportFinding(**_where(about, line, suite), check=check, message=message)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from harness.measure.cpu_state import CpuState, cpu_state
 from harness.measure.gpu_state import ClockLock, Gpu, GpuState, held_by_this_process, require_alone, watched
-from harness.records.latency import Arm, Block
+from harness.records.latency import OTHER_PROCESSES, Arm, Block
 
 Timed = Callable[[], tuple[float, ...]]
 
@@ -52,10 +52,11 @@ class CpuGuard:
 
 
 class GpuGuard:
-    """Clock and throttle reasons of each block, from looks before and after it."""
+    """Clock of each block while it ran, and throttle reasons from looks before and after it."""
 
     def __init__(self, gpu: Gpu, *, ours: int, lock: bool) -> None:
         self._gpu = gpu
+        self._ours = ours
         require_alone(gpu.state(), ours=ours)
         self._lock = _lock_of(gpu) if lock else None
         self._last = gpu.state()
@@ -63,11 +64,14 @@ class GpuGuard:
         self._reasons: dict[str, int] = {}
 
     def block(self, arm: Arm, timed: Timed) -> Block:
-        """The block with the SM clock and all that lowered it."""
+        """The block with the SM clock and all that lowered it; also that others computed beside it, who came after the guard was set up."""
         before = self._gpu.state()
-        ms = timed()
+        with self._gpu.clocks_meanwhile() as clocks:
+            ms = timed()
         self._last = self._gpu.state()
-        clock, reasons = self._gpu.during(before, self._last)
+        clock, reasons = self._gpu.during(before, self._last, clocks)
+        if max(before.strangers(self._ours), self._last.strangers(self._ours)):
+            reasons = (*reasons, OTHER_PROCESSES)
         for reason in reasons:
             self._reasons[reason] = self._reasons.get(reason, 0) + 1
         self._problem = self._problem or self._lock_problem(self._last)
@@ -75,10 +79,13 @@ class GpuGuard:
 
     def words(self) -> dict[str, str]:
         """The last look, what lowered clocks in how many blocks, and whether they were locked."""
-        throttled = ", ".join(f"{reason} in {blocks} blocks" for reason, blocks in self._reasons.items())
+        lowered = {reason: blocks for reason, blocks in self._reasons.items() if reason != OTHER_PROCESSES}
+        throttled = ", ".join(f"{reason} in {blocks} blocks" for reason, blocks in lowered.items())
+        beside = self._reasons.get(OTHER_PROCESSES)
+        strangers = f"; other processes computed beside {beside} blocks, which do not count" if beside else ""
         locked = self._lock.words if self._lock else "unlocked: not asked for"
         return {
-            "guard": f"GPU {self._gpu.uuid}: {self._last}; lowered by {throttled or 'nothing'}",
+            "guard": f"GPU {self._gpu.uuid}: {self._last}; lowered by {throttled or 'nothing'}{strangers}",
             "clocks": f"{locked}; {self._problem}" if self._problem else locked,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from harness.store.codec import from_plain
 
 if TYPE_CHECKING:
     from harness.records.spec import EngineSpec
+    from harness.workers.worker import Worker
 
 # The slowest build seen, ViT-L-14 at the highest optimization level, took 160 s; ten times that is no build any more.
 BUILD_S = 1800.0
@@ -45,6 +46,35 @@ def machine_class_of(spec: EngineSpec) -> str:
     return machine_class(spec.target, gpu_of(backend_of(spec.backend)))
 
 
+def worker_for(
+    name: str,
+    backends: Iterable[str],
+    *,
+    python: Path | None = None,
+    home: Path | None = None,
+    gpu: str | None = None,
+    start_s: float | None = None,
+) -> Worker:
+    """A fresh worker for engines of these backends, whose loader finds their libraries. All workers of this room come from here.
+
+    Args:
+        name: whom errors speak of.
+        python, gpu: see `Worker`.
+        home: folder of the TensorRT that it loads, in place of the one that this process would load.
+        start_s: seconds until it must have answered; None is the usual time.
+
+    Raises:
+        UnknownEnvironment, MissingLibrary, WorkerFailed: see `Worker`.
+    """
+    from harness.backends.tensorrt_home import HOME, libraries_in
+    from harness.workers.worker import START_S, Worker
+
+    bound = (backend for backend in map(backend_of, backends) if isinstance(backend, DeviceBound))
+    library_path = libraries_in(home) if home else next(filter(None, (backend.library_path() for backend in bound)), None)
+    environ = {HOME: str(home.absolute())} if home else {}
+    return Worker(name, python=python, gpu=gpu, start_s=start_s or START_S, library_path=library_path, environ=environ)
+
+
 def built_apart(
     backend: Backend,
     source: Path,
@@ -68,12 +98,10 @@ def built_apart(
     if Capability.NEEDS_ISOLATION not in backend.capabilities:
         return built_weighed(backend, source, spec, folder)
     from harness.workers.serving import engine_to_plain
-    from harness.workers.worker import Worker
 
     asked = EngineArtifact(spec=spec, source=None, backend_version="", path=None, sha256=None, plan_bytes=None, build_seconds=0.0)
-    library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
     try:
-        with Worker(spec.id, library_path=library_path, gpu=gpu) as worker:
+        with worker_for(spec.id, [spec.backend], gpu=gpu) as worker:
             plain = engine_to_plain(asked)
             left = worker.ask("build", timeout_s=limit_s, say=say, source=str(source), engine=plain, folder=str(folder))
     except WorkerFailed as error:
@@ -99,10 +127,8 @@ def opened(engine: EngineArtifact) -> Generator[Session]:
             yield session
         return
     from harness.workers.sessions import WorkerSession
-    from harness.workers.worker import Worker
 
-    library_path = backend.library_path() if isinstance(backend, DeviceBound) else None
-    with Worker(engine.spec.id, library_path=library_path) as worker:
+    with worker_for(engine.spec.id, [engine.spec.backend]) as worker:
         yield WorkerSession(worker, engine, timeout_s=CALL_S)
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from harness.contracts import Action, Capability, NamesRefusals, Say
-from harness.errors import EnginegateError, MissingLibrary, NeedsFixedBatch, UnsupportedTarget
+from harness.backends.refusals import require_possible
+from harness.contracts import Action, Capability, Say
+from harness.errors import EnginegateError, NeedsFixedBatch, UnsupportedTarget
 from harness.need import version_of
 from harness.pipeline.isolating import built_apart, gpu_of
 from harness.pipeline.names import backend_of
@@ -467,8 +468,4 @@ def _array(entry: CacheEntry, name: str) -> Any:
 def _require_possible(backend: Backend, spec: EngineSpec) -> None:
     if spec.target is None and Capability.COMPILES_FOR_GPU in backend.capabilities:
         raise UnsupportedTarget(f"{backend.name} compiles for a GPU and none was named; add --target, such as --target SM89")
-    if isinstance(backend, NamesRefusals):
-        backend.require_possible(Action.BUILD, spec)
-    reason = backend.why_not(Action.BUILD, spec)
-    if reason is not None:
-        raise MissingLibrary(f"{spec.id} cannot be built here: {reason}")
+    require_possible(backend, Action.BUILD, spec)

@@ -83,6 +83,32 @@ def weights_by_arch(values: Iterable[str], archs: tuple[str, ...]) -> dict[str, 
     return found
 
 
+def encoders_named(names: Iterable[str], weights: Iterable[str], usual: Iterable[str]) -> tuple[EncoderSpec, ...]:
+    """Encoders, each once, with the weights chosen for their configurations; others have the usual ones, or are seeded.
+
+    Args:
+        weights: as the option has them, `ARCH=WEIGHTS` or `WEIGHTS`.
+        usual: likewise, those of gate.toml's defaults.
+
+    Raises:
+        UnknownName: a configuration that does not exist.
+        UsageError: weights that no encoder takes or that are not there.
+    """
+    from harness.prepare.checkpoint import weights_origin
+    from harness.prepare.configurations import known_archs, require_arch
+
+    given, defaults = (weights_by_arch(values, known_archs()) for values in (weights, usual))
+    found: list[EncoderSpec] = []
+    for name in names:
+        plain = EncoderSpec.parse(name)
+        require_arch(plain.arch)
+        chosen = given.get(plain.arch) or given.get("") or defaults.get(plain.arch) or plain.weights
+        found.append(EncoderSpec.parse(name, weights=chosen))
+        weights_origin(found[-1])  # a checkpoint file that is not there is told before anything is made
+    require_used(given, found)
+    return tuple(dict.fromkeys(found))
+
+
 def require_used(weights: Mapping[str, str], encoders: Iterable[EncoderSpec]) -> None:
     """Refuse weights for an encoder that is not chosen: their owner would believe they were.
 

@@ -14,11 +14,11 @@ from harness.errors import InvalidMeasurement, UnusableEngine, UsageError
 from harness.measure.blocks import WarmUp, launches_a_block, quartet_orders
 from harness.measure.machine import this_machine
 from harness.pipeline.guarding import Guard, guarded
+from harness.pipeline.isolating import worker_for
 from harness.records.artifacts import EngineArtifact
 from harness.records.latency import Arm, Block, LatencySamples, ProcessBlocks
 from harness.records.timing import Cache, TimingProtocol
 from harness.workers.engines import EngineWorker, Loaded
-from harness.workers.worker import Worker
 
 DELAY = "delay"  # under this name samples say by how much their candidate was slowed down
 ANSWER_S = 300.0  # a large engine takes a minute to load from a slow disk
@@ -41,6 +41,7 @@ class Plan:
         processes: fresh pairs of processes.
         rows: batch of every launch.
         pythons: interpreters of the baseline's workers and of the candidate's; None is this one.
+        homes: folders of the TensorRT that the baseline's workers load and the candidate's; None is the one of this process.
         same_process: both engines of a gate in one process, which halves the starts; only where both arms have one environment.
         threads: of the host, for backends that compute there; None is all that this process may use.
         answer_s: seconds until a worker that does not answer counts as hung.
@@ -56,6 +57,7 @@ class Plan:
     processes: int
     rows: int
     pythons: tuple[Path | None, Path | None] = (None, None)
+    homes: tuple[Path | None, Path | None] = (None, None)
     same_process: bool = False
     threads: int | None = None
     answer_s: float = ANSWER_S
@@ -74,8 +76,8 @@ class Plan:
         if not self.same_process:
             return
         apart = [gate for gate, (one, other) in self.arms.items() if one.spec.backend != other.spec.backend]
-        if apart or self.pythons[0] != self.pythons[1]:
-            raise UsageError(f"{', '.join(apart) or 'the arms'} cannot share a process: two backends, or two Pythons")
+        if apart or self.pythons[0] != self.pythons[1] or self.homes[0] != self.homes[1]:
+            raise UsageError(f"{', '.join(apart) or 'the arms'} cannot share a process: two backends, Pythons or releases of TensorRT")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -240,13 +242,15 @@ class _Process:
     def _started(self) -> dict[Arm, EngineWorker]:
         plan = self._plan
         if plan.same_process:
-            both = self._worker("shared", plan.pythons[0])
+            both = self._worker("shared", tuple(Arm))
             return dict.fromkeys(Arm, both)
-        pythons = dict(zip(Arm, plan.pythons, strict=True))
-        return {arm: self._worker(str(arm), pythons[arm]) for arm in self._first_arms()}
+        return {arm: self._worker(str(arm), (arm,)) for arm in self._first_arms()}
 
-    def _worker(self, name: str, python: Path | None) -> EngineWorker:
-        worker = self._stack.enter_context(Worker(name, python=python, start_s=self._plan.answer_s))
+    def _worker(self, name: str, arms: Sequence[Arm]) -> EngineWorker:
+        """A worker for the engines of these arms, in the environment of the first of them."""
+        python, home = dict(zip(Arm, zip(self._plan.pythons, self._plan.homes, strict=True), strict=True))[arms[0]]
+        backends = dict.fromkeys(self._held(gate, arm).engine.spec.backend for gate in self._plan.arms for arm in arms)
+        worker = self._stack.enter_context(worker_for(name, backends, python=python, home=home, start_s=self._plan.answer_s))
         self._measured.start_ms.append(worker.start_ms)
         return EngineWorker(worker, self._plan.answer_s)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.need import version_of
 from harness.pipeline.making import Maker, Progress
-from harness.pipeline.names import require_used, weights_by_arch
 from harness.pipeline.seeing import Pipeline
 from harness.records.policy import EvaluationRows
 from harness.records.prepared import PreparedGraph, PreparedManifest, PreparedRows
@@ -37,30 +35,6 @@ class Preparing:
     rows: int
     skeleton: bool
     cache_dir: Path | None
-
-
-def encoders_of(names: Sequence[str], weights: Sequence[str]) -> tuple[EncoderSpec, ...]:
-    """Encoders with the weights chosen for their configurations; others have those of the packaged gate.toml, or are seeded.
-
-    Raises:
-        UsageError: a configuration that does not exist, or weights that no encoder takes or that are not there.
-    """
-    from harness.prepare.checkpoint import weights_origin
-    from harness.prepare.configurations import known_archs, require_arch
-    from harness.store.gatefile import read_gate_file
-    from harness.store.packaged import packaged
-
-    defaults = read_gate_file(packaged("gate.toml")).defaults.weights
-    given, usual = (weights_by_arch(values, known_archs()) for values in (weights, defaults))
-    found: list[EncoderSpec] = []
-    for name in names:
-        plain = EncoderSpec.parse(name)
-        require_arch(plain.arch)
-        chosen = given.get(plain.arch) or given.get("") or usual.get(plain.arch) or plain.weights
-        found.append(EncoderSpec.parse(name, weights=chosen))
-        weights_origin(found[-1])  # a checkpoint file that is not there is told before anything is exported
-    require_used(given, found)
-    return tuple(dict.fromkeys(found))
 
 
 def prepare_folder(asked: Preparing, progress: Progress) -> PreparedManifest:

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contracts import Capability, DeviceBound, Limited
+from harness.contracts import Capability, Limited
 from harness.errors import EnginegateError, UnreadableLayerTable, UnusableEngine, UnusableGraph, UsageError
 from harness.measure.layer_times import LAUNCHES, Profiled, in_one
 from harness.pipeline.guarding import guarded
+from harness.pipeline.isolating import worker_for
 from harness.pipeline.names import backend_of
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.artifacts import EngineArtifact
@@ -24,10 +25,8 @@ from harness.records.profile import Ceilings, EngineProfile
 from harness.records.timing import TimingProtocol
 from harness.store.codec import from_plain
 from harness.workers.engines import EngineWorker
-from harness.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from harness.contracts import Backend
     from harness.judge.structure import GraphView
 
 _KEY = "profiled"
@@ -125,7 +124,7 @@ def measure_ceilings(backend: str, *, limit_s: float = CEILINGS_S) -> Ceilings:
     if not isinstance(limited, Limited):
         return Ceilings(words={"all": f"backend {backend} has no such measurement"})
     try:
-        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, Worker("ceilings", library_path=_library_path(limited)) as worker:
+        with tempfile.TemporaryDirectory(prefix="enginegate-") as folder, worker_for("ceilings", [backend]) as worker:
             return from_plain(
                 Ceilings, worker.ask("ceilings", timeout_s=limit_s, backend=backend, folder=folder), origin="the ceilings measured"
             )
@@ -157,8 +156,7 @@ class _Loaded:
         self.seen: list[Profiled] = []
         self._engine, self._how = engine, how
         self._rows = how.rows or engine.spec.batch.optimum
-        library_path = _library_path(backend_of(engine.spec.backend))
-        self._worker = stack.enter_context(Worker(engine.spec.id, library_path=library_path))
+        self._worker = stack.enter_context(worker_for(engine.spec.id, [engine.spec.backend]))
         asked = EngineWorker(self._worker, how.answer_s)
         loaded = asked.load(_KEY, engine, rows=self._rows, protocol=TimingProtocol(), threads=how.threads)
         self.device_uuid = loaded.device_uuid
@@ -171,10 +169,6 @@ class _Loaded:
         )
         self.seen.append(from_plain(Profiled, told, origin=f"the profile of {name}"))
         return self.seen[-1].times.launch_ms
-
-
-def _library_path(backend: Backend | Limited) -> Path | None:
-    return backend.library_path() if isinstance(backend, DeviceBound) else None
 
 
 def _table_of(seen: Profiled) -> tuple[LayerTable | None, tuple[str, ...]]:

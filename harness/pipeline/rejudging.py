@@ -16,7 +16,19 @@ from harness.records.policy import GatePolicy
 from harness.records.rejudgement import NotRejudged, RejudgedGate, Rejudgement, RejudgementSummary
 from harness.records.run import EngineRow, ReportFinding, RunRecord
 from harness.records.spec import EncoderSpec, EngineSpec
-from harness.records.verdict import Direction, Judgement, NotRun, Severity, Status, Suite, Verdict, exit_code, worst_of
+from harness.records.verdict import (
+    Judgement,
+    NotRun,
+    Severity,
+    Status,
+    Suite,
+    Verdict,
+    Where,
+    exit_code,
+    unjudged,
+    verdict_of,
+    worst_of,
+)
 from harness.store.kept_accuracy import KeptAccuracyReader
 from harness.store.run_directory import read_run, run_file
 
@@ -123,7 +135,7 @@ class _Rejudge:
     def _rejudged(self, row: Row, metric: str, then: Verdict | None) -> RejudgedGate:
         record = self._kept.get(_engine_of(row))
         judgement = _without_rows(row, metric, then) if record is None else self._judged(record, metric, then)
-        return RejudgedGate(severity=judgement.severity, now=_verdict(row, judgement), then=then)
+        return RejudgedGate(severity=judgement.severity, now=verdict_of(judgement, _where(row)), then=then)
 
     def _judged(self, record: KeptAccuracy, metric: str, then: Verdict | None) -> Judgement:
         from harness.judge.accuracy.all_metrics import judgement
@@ -137,7 +149,7 @@ class _Rejudge:
         except BadGateFile:
             raise
         except EnginegateError as error:  # what makes a run's verdict INVALID makes this one so
-            return _invalid(metric, str(error))
+            return unjudged(metric, str(error))
         if then is not None and then.reason in _APPROVALS and judged.observed is not None:
             if judged.observed >= policy.limit(metric, engine):  # as `Approvals.settle`: approval lifts no absolute bound
                 judged = replace(judged, status=Status.PASS, reason=then.reason)
@@ -187,51 +199,20 @@ def _without_rows(row: Row, metric: str, then: Verdict | None) -> Judgement:
     """Of an engine that the run kept no rows of: where it broke there were none, else someone took them away. Neither is green."""
     engine = EngineSpec(encoder=EncoderSpec.parse(row.encoder), recipe=recipe_of(row.recipe), backend=row.backend or "", target=row.target)
     if then is not None and then.status is Status.INVALID:
-        return _invalid(metric, f"the run kept no rows of this engine: {then.reason}")
-    return _invalid(
+        return unjudged(metric, f"the run kept no rows of this engine: {then.reason}")
+    return unjudged(
         metric,
         f"there is no {accuracy_file(engine)}, with the rows that were judged; copy the whole folder, or have the suite judge what "
         "observe.accuracy gives",
     )
 
 
-def _invalid(metric: str, reason: str) -> Judgement:
-    return Judgement(
-        metric=metric, status=Status.INVALID, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason
-    )
-
-
-def _verdict(row: Row, judged: Judgement) -> Verdict:
-    return Verdict(
-        suite=row.suite,
-        encoder=row.encoder,
-        recipe=row.recipe,
-        backend=row.backend,
-        target=row.target,
-        metric=judged.metric,
-        observed=judged.observed,
-        bound=judged.bound,
-        unit=judged.unit,
-        direction=judged.direction,
-        n=judged.n,
-        status=judged.status,
-        reason=judged.reason,
-        interval=judged.interval,
-        budget=judged.budget,
-    )
+def _where(row: Row | Verdict | NotRun) -> Where:
+    return Where(suite=row.suite, encoder=row.encoder, recipe=row.recipe, backend=row.backend, target=row.target)
 
 
 def _as_it_was(row: Verdict | NotRun, metric: str, status: Status | None, reason: str) -> NotRejudged:
-    return NotRejudged(
-        suite=row.suite,
-        encoder=row.encoder,
-        recipe=row.recipe,
-        backend=row.backend,
-        target=row.target,
-        metric=metric,
-        status=status,
-        reason=reason,
-    )
+    return NotRejudged(**_where(row), metric=metric, status=status, reason=reason)
 
 
 def _summary(gates: tuple[RejudgedGate, ...], rest: tuple[NotRejudged, ...]) -> RejudgementSummary:

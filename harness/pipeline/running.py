@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import ContextLost, WorkerFailed
 from harness.measure.embeddings import read_batch, run_batch
 from harness.pipeline.isolating import opened
 from harness.pipeline.making import Maker, Once
@@ -35,6 +37,7 @@ class Runner:
         self._stack = ExitStack()
         self._closings = 0
         self._rows_run: Counter[EngineSpec] = Counter()
+        self._lost: Counter[EngineSpec] = Counter()
 
     def run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
         """What one launch makes of one batch: [n, d] in the engine's own floating type. The same batch is not launched again.
@@ -46,9 +49,9 @@ class Runner:
 
     def relaunched(self, spec: EngineSpec, name: str, rows: Rows) -> tuple[Embedded, Embedded]:
         """Two launches of one upload; `run` knows the first from then on."""
-        session = self._session(spec)
-        feed = session.upload({name: rows})
-        first, again = (self._launch(session, feed, spec, len(rows)) for _ in range(2))
+        with self._session(spec) as session:
+            feed = session.upload({name: rows})
+            first, again = (self._launch(session, feed, spec, len(rows)) for _ in range(2))
         self._once(_launch_key(spec, name, rows), lambda: first)
         return first, again
 
@@ -67,13 +70,21 @@ class Runner:
         self._stack.close()
         self._closings += 1
 
-    def _session(self, spec: EngineSpec) -> Session:
-        return self._once(("session", self._closings, spec), lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
+    @contextmanager
+    def _session(self, spec: EngineSpec) -> Iterator[Session]:
+        """The engine's session. One whose process broke serves no other batch: the next one gets a fresh process."""
+        key = ("session", self._closings, self._lost[spec], spec)
+        session = self._once(key, lambda: self._stack.enter_context(opened(self._maker.engine(spec))))
+        try:
+            yield session
+        except (ContextLost, WorkerFailed):
+            self._lost[spec] += 1
+            raise
 
     def _run(self, spec: EngineSpec, name: str, rows: Rows) -> Embedded:
-        session = self._session(spec)
-        feed = session.upload({name: rows})
-        return self._launch(session, feed, spec, len(rows))
+        with self._session(spec) as session:
+            feed = session.upload({name: rows})
+            return self._launch(session, feed, spec, len(rows))
 
     def _launch(self, session: Session, feed: object, spec: EngineSpec, rows: int) -> Embedded:
         self._rows_run[spec] += rows

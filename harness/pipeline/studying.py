@@ -13,6 +13,7 @@ from harness.measure.blocks import launches_a_block
 from harness.measure.machine import this_machine
 from harness.pipeline.budget import Budget, OutOfTime
 from harness.pipeline.guarding import guarded
+from harness.pipeline.isolating import worker_for
 from harness.pipeline.making import Progress
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import ANSWER_S, DELAY, Plan, measure
@@ -22,7 +23,6 @@ from harness.records.noise import NoiseStudy
 from harness.records.timing import Cache, TimingProtocol
 from harness.store.noise_study import UNCHANGED, NoiseFolder
 from harness.workers.engines import EngineWorker
-from harness.workers.worker import Worker
 
 # 20 ms a block: a block of few launches of a large engine has a median that one of them decides.
 _BLOCK_MS, _TRACE_BLOCK_MS = 20.0, 250.0
@@ -122,7 +122,7 @@ def _traced(asked: Study) -> tuple[tuple[float, ...], dict[str, str]]:
     """Launches of one engine alone, in a process of its own."""
     protocol, key = TimingProtocol(), "traced"
     ms: list[float] = []
-    with Worker("traced") as process:
+    with worker_for("traced", [asked.engine.spec.backend]) as process:
         worker = EngineWorker(process, ANSWER_S)
         loaded = worker.load(key, asked.engine, rows=asked.engine.spec.batch.optimum, protocol=protocol, threads=TIMING_THREADS)
         launches = launches_a_block(worker.warm(key, protocol).launch_ms, _TRACE_BLOCK_MS)

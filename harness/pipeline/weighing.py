@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from harness.pipeline.isolating import worker_for
 from harness.pipeline.pacing import TIMING_THREADS
 from harness.pipeline.pairing import ANSWER_S
 from harness.records.artifacts import EngineArtifact
 from harness.records.observations import DeviceMemory
 from harness.records.timing import Cache, TimingProtocol
 from harness.workers.engines import EngineWorker
-from harness.workers.worker import Worker
 
 _LAUNCHES = 4  # the first does what a runtime puts off until then, the rest are to take nothing
 
@@ -22,7 +22,7 @@ def running_device_memory(engine: EngineArtifact) -> DeviceMemory:
         InvalidMeasurement: the runtime takes no allocator.
         WorkerFailed: the worker died, hung or babbled.
     """
-    with Worker("device memory") as process:
+    with worker_for("device memory", [engine.spec.backend]) as process:
         return EngineWorker(process, ANSWER_S).weigh(engine, rows=engine.spec.batch.maximum, launches=_LAUNCHES)
 
 
@@ -34,7 +34,7 @@ def running_host_bytes(engine: EngineArtifact) -> int | None:
     Raises:
         WorkerFailed: the worker died, hung or babbled.
     """
-    with Worker("memory") as process:
+    with worker_for("memory", [engine.spec.backend]) as process:
         worker = EngineWorker(process, ANSWER_S)
         loaded = worker.load("engine", engine, rows=engine.spec.batch.minimum, protocol=TimingProtocol(), threads=TIMING_THREADS)
         worker.time("engine", 1, Cache.HOT)

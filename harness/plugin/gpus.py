@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,25 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.plugin.options import Settings
+
+
+PLACE = "enginegate_place"  # of an xdist worker among those that run at one time, in what it is given
+
+
+class Places:
+    """Which of several places each worker of a run has. A worker's own number will not do: one that replaces another has a new one."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def take(self, worker: str) -> int:
+        """The first place that is free, from 0."""
+        self._taken[worker] = next(place for place in itertools.count() if place not in self._taken.values())
+        return self._taken[worker]
+
+    def leave(self, worker: str) -> None:
+        """Give a place back, for whoever comes next."""
+        self._taken.pop(worker, None)
 
 
 def settle_gpu(config: pytest.Config, backends: Sequence[str]) -> None:
@@ -27,7 +47,7 @@ def settle_gpu(config: pytest.Config, backends: Sequence[str]) -> None:
     gpus = chosen_gpus(named, gpus_here())
     if given:
         if gpus:
-            use_gpu(gpu_of_worker(gpus, int(str(given["workerid"]).removeprefix("gw"))))
+            use_gpu(gpu_of_worker(gpus, int(given[PLACE])))
     elif workers:
         if gpus:  # without a GPU each gate says so itself
             require_enough(gpus, workers)

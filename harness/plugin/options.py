@@ -156,9 +156,8 @@ def settings_of(config: pytest.Config) -> Settings:
 
 def _resolve(config: pytest.Config) -> Settings:
     from harness.pipeline.commands import Places
-    from harness.pipeline.names import require_takes_options, require_used, weights_by_arch
-    from harness.prepare.checkpoint import weights_origin
-    from harness.prepare.configurations import known_archs, require_arch
+    from harness.pipeline.names import encoders_named, require_takes_options
+    from harness.prepare.configurations import known_archs
     from harness.store.blobs import blob_store
     from harness.store.cache import CacheMode, default_cache_dir
     from harness.store.gatefile import default_gate_file, read_gate_file
@@ -169,21 +168,13 @@ def _resolve(config: pytest.Config) -> Settings:
     gate_file = base / option.gate_file if option.gate_file else default_gate_file(base)
     policy = read_gate_file(gate_file, read_gate_file(packaged("gate.toml")))
     _require_matching_patterns(policy, known_archs())
-    weights, usual = (weights_by_arch(values, known_archs()) for values in (option.weights or [], policy.defaults.weights))
-    encoders: list[EncoderSpec] = []
-    for name in option.encoders or policy.defaults.encoders:
-        encoder = EncoderSpec.parse(name)
-        require_arch(encoder.arch)
-        chosen = weights.get(encoder.arch) or weights.get("") or usual.get(encoder.arch) or encoder.weights
-        encoders.append(EncoderSpec.parse(name, weights=chosen))
-        weights_origin(encoders[-1])  # a checkpoint file that is not there is told before anything is built
-    require_used(weights, encoders)
+    encoders = encoders_named(option.encoders or policy.defaults.encoders, option.weights or (), policy.defaults.weights)
     backends, build_options = _known_backends(option.backends or policy.defaults.backends), _build_options(config)
     require_takes_options(backends, build_options)
     settle_gpu(config, backends)
     return Settings(
         policy=policy,
-        encoders=tuple(dict.fromkeys(encoders)),
+        encoders=encoders,
         recipes=tuple(dict.fromkeys(_recipe(name) for name in option.recipes or policy.defaults.recipes)),
         backends=backends,
         targets=tuple(dict.fromkeys(normalized_target(name) for name in option.targets or policy.defaults.targets)),
@@ -226,7 +217,7 @@ def _known_backends(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(backend_of(name).name for name in names))
 
 
-def _eval_data(config: pytest.Config, encoders: list[EncoderSpec]) -> PictureFiles | None:
+def _eval_data(config: pytest.Config, encoders: tuple[EncoderSpec, ...]) -> PictureFiles | None:
     """The data to judge by, read as far as names and picture heads go."""
     if config.option.eval_data is None:
         return None

@@ -16,7 +16,7 @@ from harness.errors import EnginegateError, UsageError
 from harness.plugin.run import run_of
 from harness.plugin.selection import Gates, Unable, subject_of
 from harness.records.spec import EngineSpec, PreparedSpec
-from harness.records.verdict import Direction, Finding, Judgement, NotRun, Severity, Status, Suite, Verdict
+from harness.records.verdict import Finding, Judgement, NotRun, Severity, Status, Suite, Verdict, Where, unjudged, verdict_of
 from harness.report.junit import properties
 from harness.report.words import SIGNS, certainty, figures
 
@@ -64,7 +64,7 @@ class Ledger:
         status = Status.FAIL if isinstance(error, AssertionError) else Status.INVALID  # a suite may also simply assert
         for metric in self.gates.metrics:
             if metric not in self.judged:
-                self._add(_unjudged(metric, status, reason))
+                self._add(unjudged(metric, reason, status))
 
     @property
     def red(self) -> list[Verdict]:
@@ -73,26 +73,13 @@ class Ledger:
 
     def _add(self, judgement: Judgement) -> None:
         assert self.suite is not None  # for the type checker: `expect` and `pytest_runtest_call` looked
-        self.verdicts.append(
-            Verdict(
-                suite=self.suite,
-                encoder=self._about("encoder"),
-                recipe=self._about("recipe"),
-                backend=self.subject.backend if isinstance(self.subject, EngineSpec) else None,
-                target=self.subject.target if isinstance(self.subject, EngineSpec) else None,
-                metric=judgement.metric,
-                observed=judgement.observed,
-                bound=judgement.bound,
-                unit=judgement.unit,
-                direction=judgement.direction,
-                n=judgement.n,
-                status=judgement.status,
-                reason="; ".join(filter(None, (judgement.reason, self.note))),
-                interval=judgement.interval,
-                budget=judgement.budget,
-                detectable=judgement.detectable,
-            )
-        )
+        engine = self.subject if isinstance(self.subject, EngineSpec) else None
+        self.verdicts.append(verdict_of(judgement, self._where(self.suite, engine), note=self.note))
+
+    def _where(self, suite: Suite, engine: EngineSpec | None) -> Where:
+        """What a row is about: this test's encoder and recipe, and that engine's backend."""
+        backend, target = (engine.backend, engine.target) if engine else (None, None)
+        return Where(suite=suite, encoder=self._about("encoder"), recipe=self._about("recipe"), backend=backend, target=target)
 
     def _about(self, what: str) -> str:
         prepared = self.unable.prepared if self.unable else self.subject
@@ -116,32 +103,14 @@ class Ledger:
         if self.suite is None or self.subject is None:
             return []
         engine = self.subject if isinstance(self.subject, EngineSpec) else None
-        return [
-            ReportFinding(
-                suite=self.suite,
-                encoder=self._about("encoder"),
-                recipe=self._about("recipe"),
-                backend=engine.backend if engine else None,
-                target=engine.target if engine else None,
-                check=check,
-                message=message,
-            )
-            for check, message in self.reports
-        ]
+        where = self._where(self.suite, engine)
+        return [ReportFinding(**where, check=check, message=message) for check, message in self.reports]
 
     def _rows_not_run(self) -> list[NotRun]:
         if self.suite is None or (self.unable is not None and self.unable.was_asked):
             return []
         return [
-            NotRun(
-                suite=self.suite,
-                encoder=self._about("encoder"),
-                recipe=self._about("recipe"),
-                backend=engine.backend if engine else None,
-                target=engine.target if engine else None,
-                gate=gate,
-                reason=reason,
-            )
+            NotRun(**self._where(self.suite, engine), gate=gate, reason=reason)
             for gate in self.gates.metrics
             for engine, reason in self._reasons()
         ]
@@ -164,10 +133,6 @@ def _report_lines(judgement: Judgement) -> list[tuple[str, str]]:
 
 def _short(figure: float | None) -> str:
     return "-" if figure is None else f"{figure:.6g}" if abs(figure) < 1e6 else f"{figure:,.0f}"
-
-
-def _unjudged(metric: str, status: Status, reason: str) -> Judgement:
-    return Judgement(metric=metric, status=status, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason)
 
 
 def _words(error: BaseException | None) -> str:

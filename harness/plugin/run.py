@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import EnginegateError, UsageError
+from harness.plugin.gpus import PLACE, Places
 from harness.records.baseline import BaselineMode
 from harness.records.verdict import INTERRUPTED, Direction, NotRun, Status, Suite, Verdict, exit_code, worst_of
 
@@ -60,6 +61,7 @@ class Run:
         # Pytest captures file descriptor 1 while a test runs; what takes long is said past it.
         self.terminal = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
         self._config = config
+        self._places = Places()
         self._started = datetime.now(UTC)
         self._directory: RunDirectory | None = None
         self._junit: LogXML | None = None
@@ -112,9 +114,15 @@ class Run:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell an xdist worker which run it belongs to."""
+        """Tell an xdist worker which run it belongs to, and which place it has among those that run at one time."""
         node.workerinput["enginegate_run"] = str(self.path)
         node.workerinput["enginegate_session"] = self.session_id
+        node.workerinput[PLACE] = self._places.take(node.gateway.id)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Free the place of an xdist worker that is gone, before another one is started for it."""
+        self._places.leave(node.gateway.id)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._junit is None:

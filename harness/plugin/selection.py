@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,6 +35,10 @@ _NO_STORE = (
     "latency_ratio is held to a stored number, and its line says how little that sees"
 )
 _UNTRAINED = "seeded weights have learnt nothing, so how well they do a task is chance; give trained ones with --weights"
+
+# Fixtures that the selection gives its engines to, and where they are: other projects have some of these names too.
+_OURS = ("engine", "prepared")
+_FIXTURES = f"{__package__}.fixtures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,7 @@ class Gates:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    wanted = {"engine", "prepared"} & set(metafunc.fixturenames)
+    wanted = [name for name in _OURS if name in metafunc.fixturenames and _is_ours(metafunc.definition, name)]
     if not wanted:
         return
     settings = settings_of(metafunc.config)
@@ -110,6 +114,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     else:
         subjects = [subject for pair in pairs for subject in _subjects(settings, gates, pair)]
         metafunc.parametrize("engine", subjects, ids=[_id(subject) for subject in subjects], indirect=True)
+
+
+def _is_ours(item: pytest.Item, name: str) -> bool:
+    """Whether a test that asks for this fixture is given ours, and not one of its own project, or parameters of its own."""
+    if any(name in _argnames(mark) for mark in item.iter_markers("parametrize")):
+        return False
+    # pytest has no public way to ask which of several fixtures of one name a test gets: it is the last of these.
+    info: Any = getattr(item, "_fixtureinfo", None)
+    found: list[Any] = list(info.name2fixturedefs.get(name, ())) if info is not None else []
+    while found and found[-1].func.__module__ != _FIXTURES and name in found[-1].argnames:  # one that adds to the one before it
+        found.pop()
+    return bool(found) and found[-1].func.__module__ == _FIXTURES
+
+
+def _argnames(mark: pytest.Mark) -> Sequence[str]:
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
 
 
 def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[EngineSpec | Unable]:
@@ -209,8 +230,8 @@ def subject_of(item: pytest.Item) -> EngineSpec | PreparedSpec | Unable | None:
 
 
 def _has_no_subject(item: pytest.Item) -> bool:
-    """Whether a test asks for an engine and the options leave none: pytest then gives it a placeholder."""
-    return _parameter(item) is not None and subject_of(item) is None
+    """Whether a test asks for an engine of ours and the options leave none: pytest then gives it a placeholder."""
+    return _parameter(item) is not None and subject_of(item) is None and any(_is_ours(item, name) for name in _OURS)
 
 
 def _parameter(item: pytest.Item) -> object:

@@ -13,6 +13,9 @@ LATENCY_JUDGEMENT_SCHEMA = "enginegate/latency-judgement/1"
 # NVML's reasons for a lower clock that are normal life: an idle GPU, and a board at the power it was sold with.
 SOFT_REASONS = frozenset({"gpu_idle", "sw_power_cap"})
 
+# Beside NVML's reasons, ours for a block that was not alone on its GPU: whoever else computes there takes its time.
+OTHER_PROCESSES = "other_processes"
+
 
 class Arm(StrEnum):
     """Which of the two engines a block timed."""
@@ -28,7 +31,7 @@ class Block:
     Attributes:
         ms: milliseconds of each launch, in order.
         sm_clock_mhz: the GPU's SM clock while it ran; None where nobody read it.
-        throttle: NVML's names, in snake case, of what lowered the clocks meanwhile.
+        throttle: NVML's names, in snake case, of what lowered the clocks meanwhile; and `other_processes` where others computed there.
     """
 
     arm: Arm

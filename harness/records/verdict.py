@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from harness.errors import InvalidMeasurement
 
@@ -94,6 +95,16 @@ class Judgement:
                 raise InvalidMeasurement(f"{self.metric} has {name} {figure}; expected a finite number, or None where there is none")
 
 
+class Where(TypedDict):
+    """What a row of a run's table is about."""
+
+    suite: Suite
+    encoder: str
+    recipe: str
+    backend: str | None
+    target: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One gate of one run: a row of the table."""
@@ -127,6 +138,33 @@ class NotRun:
     target: str | None
     gate: str
     reason: str
+
+
+def verdict_of(judgement: Judgement, where: Where, *, note: str = "") -> Verdict:
+    """The row that a judgement becomes.
+
+    Args:
+        note: said behind its reason.
+    """
+    return Verdict(
+        **where,
+        metric=judgement.metric,
+        observed=judgement.observed,
+        bound=judgement.bound,
+        unit=judgement.unit,
+        direction=judgement.direction,
+        n=judgement.n,
+        status=judgement.status,
+        reason="; ".join(filter(None, (judgement.reason, note))),
+        interval=judgement.interval,
+        budget=judgement.budget,
+        detectable=judgement.detectable,
+    )
+
+
+def unjudged(metric: str, reason: str, status: Status = Status.INVALID) -> Judgement:
+    """What is said of a gate that nothing could be measured for."""
+    return Judgement(metric=metric, status=status, observed=None, bound=None, unit="", direction=Direction.EQUAL, n=0, reason=reason)
 
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C

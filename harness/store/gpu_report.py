@@ -116,17 +116,22 @@ class ReportFolder:
         """Keep one engine's profile; two of them are what `enginegate explain` takes."""
         write_profile(self.path / f"profiles/{name}{SUFFIX}", profile)
 
-    def keep_embeddings(self, name: str, rows: NDArray[np.float32]) -> None:
-        """Keep what an engine made of the evaluation inputs, as it came out."""
-        self._files.save_arrays(f"embeddings/{name}", rows=rows)
+    def keep_embeddings(self, name: str, rows: NDArray[np.float32], *, made_of: str) -> None:
+        """Keep what an engine made of the evaluation inputs, as it came out.
 
-    def embeddings(self, name: str) -> NDArray[np.float32] | None:
-        """What an engine made of the evaluation inputs; None where nobody kept it."""
+        Args:
+            made_of: digests of the engine and of the inputs.
+        """
+        self._files.save_arrays(f"embeddings/{name}", rows=rows, made_of=np.array(made_of))
+
+    def embeddings(self, name: str, *, made_of: str) -> NDArray[np.float32] | None:
+        """What this very engine made of these inputs; None where nobody kept it."""
         file = self.path / f"samples/embeddings/{name}.npz"
         if not file.is_file():
             return None
         with np.load(file, allow_pickle=False) as arrays:
-            return arrays["rows"]
+            is_same = "made_of" in arrays and str(arrays["made_of"]) == made_of
+            return arrays["rows"] if is_same else None
 
     def keep_report(self, text: str, plot: bytes | None, plot_name: str) -> Path:
         """Write the report for people, and its plot beside it, and say where."""

@@ -21,23 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.backends.refusals import require_possible
 from harness.backends.registry import get_backend
 from harness.contracts import (
     Action,
-    Backend,
     CountsDeviceMemory,
     Delayable,
     DeviceTimed,
     Feed,
     InputPort,
     Limited,
-    NamesRefusals,
     Say,
     SelfDescribed,
     Session,
     TellsProgress,
 )
-from harness.errors import EnginegateError, MissingDevice, OutsideProfile, UnusableInputs, WorkerFailed
+from harness.errors import EnginegateError, OutsideProfile, UnusableInputs, WorkerFailed
 from harness.measure.blocks import clock_of, launches_a_block, time_block, warm_up
 from harness.measure.cold_cache import ColdCache
 from harness.measure.delay import DelayedSession
@@ -128,7 +127,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        _require_runs(backend, artifact.spec)
+        require_possible(backend, Action.RUN, artifact.spec)
         if rows not in artifact.spec.batch:
             raise OutsideProfile(f"a batch of {rows} lies outside the profile {artifact.spec.batch} of {artifact.spec.id}")
         before, started = peak_bytes(), time.perf_counter()
@@ -158,7 +157,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        _require_runs(backend, artifact.spec)
+        require_possible(backend, Action.RUN, artifact.spec)
         with np.load(rows, allow_pickle=False) as arrays:
             given = arrays["rows"]
         inputs = EncoderInputs(name=name, rows=given, ids=tuple(map(str, range(len(given)))), digest="")
@@ -170,7 +169,7 @@ class Desk:
         """Load the one engine that `put`, `launch` and `fetch` are about; its inputs, each as name, type and shape."""
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        _require_runs(backend, artifact.spec)
+        require_possible(backend, Action.RUN, artifact.spec)
         self._session = self._stack.enter_context(backend.open(artifact, threads=threads))
         return [(port.name, port.dtype.str, port.shape) for port in _ports(self._session, artifact.spec)]
 
@@ -212,7 +211,7 @@ class Desk:
         """
         artifact = engine_from_plain(engine)
         backend = get_backend(artifact.spec.backend)
-        _require_runs(backend, artifact.spec)
+        require_possible(backend, Action.RUN, artifact.spec)
         if not isinstance(backend, CountsDeviceMemory):
             raise UnusableInputs(f"backend {backend.name} does not count what its engines take of a device")
         with backend.open_counted(artifact) as session:
@@ -277,13 +276,6 @@ class Desk:
     def _walked(self) -> ColdCache:
         self._cold = self._cold or ColdCache()
         return self._cold
-
-
-def _require_runs(backend: Backend, spec: EngineSpec) -> None:
-    if isinstance(backend, NamesRefusals):
-        backend.require_possible(Action.RUN, spec)
-    if why_not := backend.why_not(Action.RUN, spec):
-        raise MissingDevice(f"{spec.id} cannot run here: {why_not}")
 
 
 def seeded_rows(ports: tuple[InputPort, ...], rows: int, seed: int) -> Tensors:

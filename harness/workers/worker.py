@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,16 @@ import execnet
 import harness
 from harness import errors
 from harness.contracts import Say
-from harness.errors import EnginegateError, MissingLibrary, UnknownEnvironment, WorkerBabbled, WorkerDied, WorkerFailed, WorkerHung
+from harness.errors import (
+    ContextLost,
+    EnginegateError,
+    MissingLibrary,
+    UnknownEnvironment,
+    WorkerBabbled,
+    WorkerDied,
+    WorkerFailed,
+    WorkerHung,
+)
 
 START_S = 60.0
 # A worker that was told to go has nothing left to do; one that was killed is only collected.
@@ -65,6 +75,7 @@ class Worker:
         start_s: seconds until it must have answered its first question.
         library_path: folder of shared libraries that its loader must know from the start.
         gpu: UUID of the only GPU that CUDA shows to it; None leaves it those that this process sees.
+        environ: variables that it has beside those of this process.
 
     Raises:
         UnknownEnvironment: `python` is not there, is no Python, or is too old.
@@ -82,9 +93,11 @@ class Worker:
         start_s: float = START_S,
         library_path: Path | None = None,
         gpu: str | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._number = 0
+        self._lost: str | None = None
         if python is not None:
             require_python(python)
         self._stderr = _temporary_file()
@@ -92,7 +105,7 @@ class Worker:
         # A group of its own, since execnet ends whole groups.
         self._group = execnet.Group()
         try:
-            self._start(_gateway_spec(python, library_path, gpu), python, start_s)
+            self._start(_gateway_spec(python, library_path, gpu, environ or {}), python, start_s)
             self.about: dict[str, Any] = self.ask("hello", timeout_s=start_s)
         except BaseException:
             self.close()
@@ -115,8 +128,11 @@ class Worker:
 
         Raises:
             WorkerDied, WorkerHung, WorkerBabbled: and the process is gone.
+            ContextLost: it can use its GPU no more, and the process is gone; so does every later call.
             EnginegateError: what the worker raised, as the same class; the process lives on.
         """
+        if self._lost is not None:
+            raise ContextLost(f"the {self.name} worker lost its CUDA context and is gone; start another one; it had said: {self._lost}")
         self._number += 1
         try:
             self._channel.send([self._number, verb, arguments])
@@ -184,6 +200,9 @@ class Worker:
     def _as_raised(self, kind: str, words: str) -> EnginegateError:
         found = getattr(errors, kind, WorkerFailed)
         message = words if words.startswith(self.name) else f"{self.name}: {words}"
+        if issubclass(found, ContextLost):
+            self._lost = message
+            self.kill()  # or whatever it is asked next would be told of a machine that lacks something
         return found(message + self._last_words() if found is WorkerFailed else message)
 
     def _died(self, verb: str) -> WorkerFailed:
@@ -247,7 +266,7 @@ def _python_version(python: str, timeout_s: float) -> tuple[int, int]:
     return version
 
 
-def _gateway_spec(python: Path | None, library_path: Path | None, gpu: str | None) -> str:
+def _gateway_spec(python: Path | None, library_path: Path | None, gpu: str | None, environ: Mapping[str, str]) -> str:
     spec = "popen//execmodel=main_thread_only"
     if library_path is not None:
         # A loader reads this when its process starts, and never again.
@@ -257,7 +276,8 @@ def _gateway_spec(python: Path | None, library_path: Path | None, gpu: str | Non
     elif python is not None:
         spec += f"//python={shlex.quote(os.path.abspath(python))}"
     # Set before any of our code runs there, and so before CUDA starts and reads it.
-    return spec if gpu is None else f"{spec}//env:CUDA_VISIBLE_DEVICES={gpu}"
+    shown = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    return "//".join((spec, *(f"env:{name}={value}" for name, value in {**environ, **shown}.items())))
 
 
 def _gateway(group: execnet.Group, name: str, spec: str) -> execnet.Gateway:

@@ -282,7 +282,7 @@ def test_a_gpu_without_room_fails_in_tensorrts_words(plan: EngineArtifact, scrip
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(_serving, "_require_runs", lambda backend, spec: None)
+    monkeypatch.setattr(_serving, "require_possible", lambda backend, action, spec: None)
     with ExitStack() as stack:
         yield Desk(stack)
 

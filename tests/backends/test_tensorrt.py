@@ -19,6 +19,7 @@ from harness.backends.tensorrt import TensorRtBackend, _memory, _with_remedy
 from harness.contracts import Action, Delayable, DeviceBound, DeviceTimed, NamesRefusals, SelfDescribed
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     EnginegateError,
     InvalidMeasurement,
     MissingDevice,
@@ -27,6 +28,7 @@ from harness.errors import (
     OutsideProfile,
     UnsupportedTarget,
     UnusableEngine,
+    UnusableInputs,
 )
 from harness.pipeline.isolating import alike_gpus
 from harness.records.artifacts import EngineArtifact
@@ -243,8 +245,8 @@ class NotedCuda:
 class NotedEngine:
     num_io_tensors = 2
 
-    def __init__(self, cuda: NotedCuda) -> None:
-        self.cuda = cuda
+    def __init__(self, cuda: NotedCuda, rows: int = -1) -> None:
+        self.cuda, self.rows = cuda, rows
 
     def get_tensor_name(self, index: int) -> str:
         return ("image", "embedding")[index]
@@ -256,7 +258,7 @@ class NotedEngine:
         return SimpleNamespace(name="HALF")
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, 3, 4, 4) if name == "image" else (-1, 8)
+        return (self.rows, 3, 4, 4) if name == "image" else (self.rows, 8)
 
     def create_execution_context(self) -> Any:
         rows: list[int] = []
@@ -272,6 +274,7 @@ class NotedEngine:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
     noted = NotedCuda()
     monkeypatch.setattr(_cuda_session, "Cuda", lambda: noted)
+    monkeypatch.setattr(_cuda_session, "context_lost", lambda: None)
     monkeypatch.setattr(_cuda_session, "logger_of", lambda trt: SimpleNamespace(errors=[]))
     return noted
 
@@ -292,6 +295,16 @@ def test_a_launch_allocates_copies_and_waits_for_nothing(session: TensorRtSessio
     assert session.download(feed)["embedding"].shape == (3, 8)
     with pytest.raises(OutsideProfile):
         session.upload({"image": np.concatenate([pictures, pictures])})
+
+
+def test_another_batch_than_the_one_of_a_fixed_plan_is_outside_its_profile(cuda: NotedCuda, pictures: np.ndarray) -> None:
+    trt: Any = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="in"))
+    session = TensorRtSession(trt, NotedEngine(cuda, rows=3), BatchProfile(minimum=3, optimum=3, maximum=3), "GPU-1")
+    assert session.upload({"image": pictures}).shapes["embedding"] == (3, 8)
+    with pytest.raises(OutsideProfile, match="a batch of 2 lies outside the engine's profile, which is 3 rows and no other number; send 3"):
+        session.upload({"image": pictures[:2]})
+    with pytest.raises(UnusableInputs):
+        session.upload({"image": pictures[:2, :2]})
 
 
 def test_a_captured_feed_is_replayed(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:
@@ -347,6 +360,17 @@ def test_a_delayed_launch_ends_with_a_wait_that_its_own_launch_is_no_part_of(
     assert cuda.calls[-1] == "cudaGraphLaunch"
 
 
+@pytest.mark.parametrize(("number", "kind"), [(700, ContextLost), (218, InvalidMeasurement)])
+def test_a_delay_that_the_driver_refuses_is_told_by_whether_the_context_broke(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    driver = SimpleNamespace(cuModuleLoadData=lambda text: (CudaError(number, f"CUDA_ERROR_{number}"), None))
+    monkeypatch.setattr(_cuda_spin, "need", lambda *names, **words: driver)
+    with pytest.raises(kind, match=f"CUDA_ERROR_{number}") as caught:
+        session.delay(session.upload({"image": pictures}), 0.02)
+    assert type(caught.value) is kind
+
+
 def test_a_delay_without_a_graph_is_launched_behind_the_engine(
     session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +406,78 @@ def test_a_broken_context_fails_by_name_and_is_closed_quietly(
     with pytest.raises(InvalidMeasurement, match="cudaErrorUnknown"):
         session.download(feed)
     session.close()
+
+
+class CudaError(int):
+    """An error of cuda-python: a number with a name."""
+
+    name: str
+
+    def __new__(cls, number: int, name: str) -> CudaError:
+        error = super().__new__(cls, number)
+        error.name = name
+        return error
+
+
+class Runtime:
+    """cuda-python's runtime, whose calls answer an error from a given one on: once a context broke, each of them does."""
+
+    def __init__(self, number: int = 700) -> None:
+        self.error: Any = 0
+        self._next: Any = CudaError(number, f"cudaError{number}")
+
+    def breaks(self) -> None:
+        self.error = self._next
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: (self.error, *([1] if name == "cudaMalloc" else []))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(700, ContextLost), (719, ContextLost), (1, InvalidMeasurement)])
+def test_what_broke_the_context_is_told_by_its_first_event_and_by_every_later_one(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    runtime = Runtime(number)
+    monkeypatch.setattr(_cuda, "need", lambda *arguments, **named: runtime)
+    cuda = _cuda.Cuda()
+    assert _cuda.context_lost() is None
+    runtime.breaks()
+    for _ in range(2):
+        with pytest.raises(kind, match="cudaStreamSynchronize with cudaError") as caught:
+            cuda("cudaStreamSynchronize", 0)
+        assert type(caught.value) is kind
+    assert (_cuda.context_lost() is not None) is (kind is ContextLost)
+
+
+def test_the_errors_that_break_a_context_are_those_of_which_cuda_says_so() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="what CUDA says of its errors is in cuda-bindings")
+    said = {int(error) for error in runtime.cudaError_t if "must be terminated and relaunched" in (error.__doc__ or "")}
+    assert said <= _cuda.BREAK_CONTEXT
+    assert 700 in said
+
+
+@pytest.mark.parametrize("lost", [ContextLost("CUDA answers cudaErrorIllegalAddress"), None])
+def test_a_launch_that_the_engine_refuses_is_told_by_what_became_of_the_context(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch, lost: ContextLost | None
+) -> None:
+    feed = session.upload({"image": pictures})
+    monkeypatch.setattr(_cuda_session, "context_lost", lambda: lost)
+    monkeypatch.setattr(session._context, "execute_async_v3", lambda stream: False)
+    with pytest.raises(ContextLost if lost else InvalidMeasurement, match="refused to launch the engine") as caught:
+        session.launch(feed)
+    assert isinstance(caught.value, ContextLost) is (lost is not None)
+
+
+def test_a_capture_in_which_the_context_broke_leaves_no_plain_launches(
+    session: TensorRtSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_feed: object, _context: object) -> None:
+        raise ContextLost("CUDA answered cudaStreamEndCapture with cudaErrorIllegalAddress")
+
+    feed = session.upload({"image": pictures})
+    monkeypatch.setattr(session, "_capture", lost)
+    with pytest.raises(ContextLost):
+        session.capture(feed)
 
 
 def test_closing_frees_what_feeds_still_hold(session: TensorRtSession, cuda: NotedCuda, pictures: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from harness.backends._cuda import Found
 from harness.backends.tensorrt import ALLOW_HOST_CODE, TensorRtBackend
 from harness.errors import (
     BuildFailed,
+    ContextLost,
     HostCodeRefused,
     InvalidMeasurement,
     MissingDevice,
@@ -161,6 +162,34 @@ def test_a_timing_cache_of_another_gpu_or_release_is_refused_and_left_alone(buil
     assert times.read_bytes() == b"of another GPU"
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"cache_says": [("ERROR", "Serialization assertion magicTagRead == kMAGIC_TAG failed.")]}, {"drops_cache": True}],
+    ids=["logged", "dropped"],
+)
+def test_a_file_that_is_no_timing_cache_is_refused_before_the_graph_is_read(
+    build: Any, script: Script, tmp_path: Path, nonsense: dict[str, Any]
+) -> None:
+    times = tmp_path / "times.bin"
+    times.write_bytes(b"no kernel times")
+    vars(script).update(nonsense)
+    script.parser_errors = [("", "", "the graph was read")]
+    with pytest.raises(UnusableTimingCache, match=r"refuses the timing cache .*times\.bin") as caught:
+        build(timing_cache=str(times))
+    assert ("magicTagRead" in str(caught.value)) is ("cache_says" in nonsense)
+    assert "config" not in script.asked  # nothing was built
+    assert times.read_bytes() == b"no kernel times"
+
+
+def test_a_timing_cache_that_a_build_made_no_use_of_is_left_alone(build: Any, script: Script, tmp_path: Path) -> None:
+    times = tmp_path / "times.bin"
+    times.write_bytes(b"no kernel times")
+    script.says = [("ERROR", "Error Code 4: The timing cache will not be used!")]
+    with pytest.raises(UnusableTimingCache, match="will not be used"):
+        build(timing_cache=str(times))
+    assert times.read_bytes() == b"no kernel times"
+
+
 def test_a_timing_cache_that_cannot_be_written_is_told(build: Any, tmp_path: Path) -> None:
     with pytest.raises(UnusableTimingCache, match="cannot be written"):
         build(timing_cache=str(tmp_path / "no folder" / "times.bin"))
@@ -230,6 +259,8 @@ def engine(build: Any, trt: Any, make_engine: Callable[..., EngineArtifact], tmp
 def cuda(monkeypatch: pytest.MonkeyPatch) -> NotedCuda:
     noted = NotedCuda()
     monkeypatch.setattr(_cuda_session, "Cuda", lambda: noted)
+    for one in (module, _cuda_session):
+        monkeypatch.setattr(one, "context_lost", lambda: None)
     return noted
 
 
@@ -274,6 +305,28 @@ def test_a_plan_that_does_not_load_is_named_by_what_the_vendor_said(engine: Engi
         pass
 
 
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (b"ftrt" + bytes(20) + bytes([10, 7, 0, 23]), "of another build (its header names TensorRT 10.7.0.23); it said"),
+        (b"ftrt" + bytes(20) + bytes([10, 7]), "of another build; it said"),
+        (b"ftrt\1" + bytes(19) + bytes([10, 7, 0, 23]), "of another build; it said"),
+        (bytes(64), "of another build; it said"),
+    ],
+    ids=["named", "cut", "another form", "no plan"],
+)
+def test_a_plan_that_is_refused_is_told_by_the_release_that_its_header_names(
+    engine: EngineArtifact, script: Script, head: bytes, named: str
+) -> None:
+    script.loads = False
+    assert engine.path is not None
+    engine.path.write_bytes(head)
+    with pytest.raises(UnusableEngine) as caught, TensorRtBackend().open(replace(engine, sha256=None)):
+        pass
+    assert named in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [lambda plan: plan[:2], lambda plan: plan[:-1] + b"x"], ids=["cut", "altered"])
 def test_a_plan_with_another_digest_is_refused_before_the_vendor_sees_it(
     engine: EngineArtifact, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
@@ -296,6 +349,19 @@ def test_a_runtime_that_failed_to_start_is_never_touched(
     with pytest.raises(kind, match="starts no runtime here"), TensorRtBackend().open(engine):
         pass
     assert "host code allowed" not in script.asked
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("where", ["runtime", "plan"])
+def test_an_engine_after_a_broken_context_is_told_of_that_and_not_of_a_missing_device(
+    engine: EngineArtifact, script: Script, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    said = [("ERROR", "CUDA initialization failure with error: 700")]
+    script.runtime_says = said if where == "runtime" else []
+    script.loads, script.says = False, said
+    monkeypatch.setattr(module, "context_lost", lambda: ContextLost("CUDA answers cudaErrorIllegalAddress"))
+    with pytest.raises(ContextLost, match=r"cudaErrorIllegalAddress(.|\n)*error: 700"), TensorRtBackend().open(engine):
+        pass
 
 
 @pytest.mark.usefixtures("cuda")

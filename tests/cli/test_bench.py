@@ -94,6 +94,25 @@ def test_a_digest_that_leads_nowhere_is_told(engines, tmp_path, monkeypatch, cap
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("backend", "homes", "words"),
+    [
+        ("fake", ["old"], "--tensorrt-home has no use for backend fake"),
+        ("tensorrt", ["old", "new"], "--tensorrt-home names new, which has no libs/libnvinfer.so.*"),
+        ("tensorrt", ["old", "old", "old"], "--tensorrt-home was given 3 times"),
+    ],
+)
+def test_a_folder_that_is_no_tensorrt_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys, backend, homes, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("old/libs/libnvinfer.so.10", "old/python/tensorrt/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    engine = leave(tmp_path / "a", backend=backend)
+    named = [word for home in homes for word in ("--tensorrt-home", home)]
+    assert main(["bench", str(engine), *named, *QUICK]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_two_processes_are_too_few_for_a_verdict(engines, capsys):
     assert main(["bench", str(engines[0]), "--processes", "2", "--quartets", "1", "--same-process"]) == 4
     assert capsys.readouterr().out.startswith("INVALID")

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from harness.backends.registry import get_backend
+from harness.cli import main
 from harness.contracts import Action
+from harness.errors import UsageError
 from harness.records.spec import EncoderSpec, EngineSpec, Recipe
 
 _SMALL = EngineSpec(encoder=EncoderSpec.parse("small-clip/image"), recipe=Recipe.FP16, backend="tensorrt_rtx", target="SM89")
@@ -26,6 +28,49 @@ def test_a_built_engine_lies_beside_its_record_and_nothing_else(gate):
     record = json.loads((gate.folder / "engines/small-clip-image-linear.json").read_text())
     assert record["schema"] == "enginegate/engine/1"
     assert record["sha256"] == hashlib.sha256((gate.folder / "engines/small-clip-image-linear.onnx").read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What each command would make, of which nothing is made."""
+    found = []
+
+    def asks(spec, **_):
+        found.append(spec)
+        raise UsageError("nothing is made")
+
+    monkeypatch.setattr("harness.pipeline.leaving.build_engine", asks)
+    monkeypatch.setattr("harness.pipeline.explaining.explain_engine", asks)
+    monkeypatch.setattr("harness.pipeline.preparing.prepare_folder", lambda asked, _: asks(asked.encoders[0]))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+_COMMANDS = [
+    ["build", "{encoder}", "--recipe", "fp16", "--backend", "onnxruntime"],
+    ["layers", "{encoder}"],
+    ["prepare", "--encoders", "{encoder}", "--out", "prepared"],
+]
+_GATE_FILE = 'schema = "enginegate/gate/1"\n[defaults]\nweights = ["emoji-clip=seeded:7"]\n'
+
+
+@pytest.mark.parametrize("command", _COMMANDS, ids=[command[0] for command in _COMMANDS])
+@pytest.mark.parametrize(
+    ("encoder", "gate_file", "given", "weights"),
+    [
+        ("emoji-clip/text", None, [], "noto"),
+        ("emoji-clip/text", _GATE_FILE, [], "seeded:7"),
+        ("emoji-clip/text", _GATE_FILE, ["--weights", "seeded:3"], "seeded:3"),
+        ("ViT-B-32/text", _GATE_FILE, [], "seeded:0"),
+    ],
+    ids=["packaged", "of this folder", "asked for", "of no line"],
+)
+def test_an_encoder_has_the_weights_that_a_gate_would_give_it(asked, tmp_path, command, encoder, gate_file, given, weights):
+    if gate_file:
+        (tmp_path / "gate.toml").write_text(gate_file)
+    main([word.format(encoder=encoder) for word in command] + given)
+    (made,) = asked
+    assert getattr(made, "encoder", made).weights == weights
 
 
 @needs_rtx

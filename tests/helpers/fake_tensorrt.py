@@ -37,6 +37,8 @@ class Script:
         runtime_says: lines that a runtime logs while it is made; it is unusable then.
         loads: whether the runtime takes a plan.
         refuses_cache: whether the builder refuses a timing cache.
+        drops_cache: whether it takes nothing from the file of one, which is all that it says.
+        cache_says: lines that it logs when it is given one.
         during: called with the config while the engine is built.
         layers: names and milliseconds that a profiler is told after each launch.
         launch_bytes: what each launch takes of the device and keeps, where an allocator of ours is asked for it.
@@ -49,6 +51,8 @@ class Script:
     runtime_says: list[tuple[str, str]] = field(default_factory=list)
     loads: bool = True
     refuses_cache: bool = False
+    drops_cache: bool = False
+    cache_says: list[tuple[str, str]] = field(default_factory=list)
     during: Callable[[Any], None] | None = None
     layers: list[tuple[str, float]] = field(default_factory=list)
     launch_bytes: int = 0
@@ -111,7 +115,9 @@ class _Builder(_Nothing):
         return self._trt.INetworkDefinition()
 
     def create_builder_config(self) -> Any:
-        return self._trt.IBuilderConfig()
+        config = self._trt.IBuilderConfig()
+        config._logger = self._logger
+        return config
 
     def create_optimization_profile(self) -> Any:
         return self._trt.IOptimizationProfile()
@@ -163,6 +169,7 @@ class _ParserError(_Nothing):
 
 
 class _Config(_Nothing):
+    _logger: Any
     builder_optimization_level = 3
 
     def add_optimization_profile(self, profile: Any) -> None:
@@ -176,7 +183,9 @@ class _Config(_Nothing):
 
     def create_timing_cache(self, content: bytes) -> Any:
         cache = self._trt.ITimingCache()
-        cache._content = content
+        cache._content = b"" if self._script.drops_cache else content
+        for severity, words in self._script.cache_says if content else ():
+            self._logger.log(SimpleNamespace(name=severity), words)
         return cache
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:

@@ -142,3 +142,60 @@ def test_accuracy_asks_engine_by_engine_in_the_places_of_its_tests(pytester):
         "test_first[linear-fake]",
         "test_second[linear-fake]",
     ]
+
+
+OWN = """
+    import pytest
+
+    @pytest.fixture(params=["petrol", "diesel"])
+    def engine(request):
+        return request.param
+
+    @pytest.fixture
+    def prepared():
+        return "a meal"
+
+    def test_its_own_engine(engine):
+        assert engine in ("petrol", "diesel")
+
+    def test_its_own_meal(prepared):
+        assert prepared == "a meal"
+
+    @pytest.mark.parametrize(("engine", "cylinders"), [("steam", 1)])
+    def test_its_own_parameters(engine, cylinders):
+        assert engine == "steam"
+
+    @pytest.mark.parametrize("engine", [])
+    def test_no_engine(engine):
+        pass
+
+    @pytest.fixture
+    def driven(engine):
+        return f"driven by {engine}"
+
+    def test_through_another_fixture(driven):
+        assert driven.startswith("driven by")
+"""
+
+
+@pytest.mark.parametrize("gating", [(), ("--encoders", "ViT-B-32/image", "--backends", "fake")], ids=["plain", "beside gates"])
+def test_fixtures_of_our_names_that_a_project_has_are_its_own(pytester, gating):
+    pytester.makepyfile(OWN)
+    pytester.runpytest_subprocess(*gating).assert_outcomes(passed=6, skipped=1)
+
+
+def test_a_fixture_that_adds_to_ours_gets_the_engines_of_the_selection(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def engine(engine):
+            return engine.id.upper()
+
+        def test_it(engine):
+            assert engine.startswith("VIT-B-32/IMAGE")
+        """
+    )
+    options = ("--encoders", "ViT-B-32/image", "--backends", "fake", "--recipes", "fp16", "--recipes", "linear")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 
 from harness.errors import UnknownName, UsageError
 from harness.measure import gpu_choice
-from harness.plugin.gpus import settle_gpu
+from harness.plugin.gpus import PLACE, settle_gpu
 from harness.store.gpu_lock import gpu_held
 
 A, B = "GPU-aaaa", "GPU-bbbb"
 
 
-def _config(*, gpu: list[str] | None = None, workers: int | None = None, worker: str | None = None) -> Any:
-    given = {"workerinput": {"workerid": worker}} if worker else {}
+def _config(*, gpu: list[str] | None = None, workers: int | None = None, place: int | None = None) -> Any:
+    given = {"workerinput": {PLACE: place}} if place is not None else {}
     return SimpleNamespace(option=SimpleNamespace(gpu=gpu, numprocesses=workers), **given)
 
 
@@ -41,16 +42,41 @@ def test_without_a_name_cudas_own_first_is_left(used: list[str]) -> None:
 
 
 def test_workers_of_a_run_have_one_each(used: list[str]) -> None:
-    for worker in ("gw0", "gw1"):
-        settle_gpu(_config(worker=worker), ["onnxruntime", "tensorrt"])
+    for place in (0, 1):
+        settle_gpu(_config(place=place), ["onnxruntime", "tensorrt"])
     assert used == [A, B]
 
 
 def test_workers_share_those_that_are_named(used: list[str]) -> None:
-    settle_gpu(_config(gpu=[B], worker="gw0"), ["tensorrt"])
+    settle_gpu(_config(gpu=[B], place=0), ["tensorrt"])
     assert used == [B]
     with pytest.raises(UsageError, match="run with -n 1"):
-        settle_gpu(_config(gpu=[B], worker="gw1"), ["tensorrt"])
+        settle_gpu(_config(gpu=[B], place=1), ["tensorrt"])
+
+
+def test_a_worker_that_replaces_a_crashed_one_has_its_place_and_so_its_gpu(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        conftest=f"""
+        def pytest_configure(config):
+            given = getattr(config, "workerinput", None)
+            if given:
+                with open({str(pytester.path / "told")!r}, "a") as file:
+                    file.write(f"{{given['workerid']}} {{given['{PLACE}']}}\\n")
+        """,
+        test_it="""
+        import os, pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number):
+            if number == 1:
+                os._exit(1)
+        """,
+    )
+    said = pytester.runpytest_subprocess("-n", "2").stdout.str()
+    (crashed,) = re.findall(r"replacing crashed worker (gw\d)", said)
+    places = dict(line.split() for line in (pytester.path / "told").read_text().splitlines())
+    assert (places["gw0"], places["gw1"]) == ("0", "1")
+    assert places["gw2"] == places[crashed]
 
 
 def test_more_workers_than_gpus_are_refused_before_they_start(used: list[str]) -> None:
@@ -62,7 +88,7 @@ def test_more_workers_than_gpus_are_refused_before_they_start(used: list[str]) -
 
 def test_backends_that_use_no_gpu_ask_for_none(used: list[str]) -> None:
     settle_gpu(_config(workers=9), ["onnxruntime"])
-    settle_gpu(_config(worker="gw8"), ["onnxruntime", "tensorrt_rtx"])
+    settle_gpu(_config(place=8), ["onnxruntime", "tensorrt_rtx"])
     assert used == []
 
 
@@ -74,7 +100,7 @@ def test_a_gpu_that_is_not_here_is_refused(used: list[str]) -> None:
 def test_a_machine_without_a_gpu_leaves_the_words_to_its_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_choice, "gpus_here", lambda: ())
     settle_gpu(_config(workers=4), ["tensorrt"])
-    settle_gpu(_config(worker="gw3"), ["tensorrt"])
+    settle_gpu(_config(place=3), ["tensorrt"])
 
 
 def test_the_command_refuses_a_gpu_that_is_not_here(pytester: pytest.Pytester) -> None:

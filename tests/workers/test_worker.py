@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import (
+    ContextLost,
     MissingLibrary,
     OutsideProfile,
     UnknownEnvironment,
@@ -69,6 +70,8 @@ def _serve_badly(channel, house, stderr):
                 except OSError:
                     pass
             time.sleep(600)
+        elif verb == "lose":
+            channel.send([number, "error", "ContextLost", "CUDA answered cudaMemcpyAsync with cudaErrorIllegalAddress"])
         elif verb == "stale":
             channel.send([number - 1, "ok", "an answer to another question"])
         elif verb == "nonsense":
@@ -93,7 +96,7 @@ def _serve_its_gpu(channel, house, stderr):
 
     channel.send(["ready"])
     for number, _, _ in channel:
-        channel.send([number, "ok", {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}])
+        channel.send([number, "ok", {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "home": os.environ.get("ENGINEGATE_TENSORRT_HOME")}])
 
 
 class SightedWorker(Worker):
@@ -105,6 +108,11 @@ def test_a_worker_is_shown_the_gpu_that_was_named_before_any_of_our_code_runs(as
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with SightedWorker("builder", gpu=asked) as worker:
         assert worker.about["gpu"] == (asked or "0,1")
+
+
+def test_a_worker_has_variables_of_its_own(tmp_path):
+    with SightedWorker("candidate", gpu="GPU-1", environ={"ENGINEGATE_TENSORRT_HOME": str(tmp_path)}) as worker:
+        assert worker.about == {"gpu": "GPU-1", "home": str(tmp_path)}
 
 
 def _is_alive(pid: int) -> bool:
@@ -127,6 +135,14 @@ def _fails(worker: Worker, verb: str, kind: type[WorkerFailed], *, timeout_s: fl
     worker.close()
     assert not _is_alive(worker.about["pid"])
     return str(caught.value)
+
+
+def test_a_worker_whose_context_broke_is_gone_and_tells_every_later_request_why(broken):
+    for verb in ("lose", "hello"):
+        with pytest.raises(ContextLost, match=r"candidate.*cudaErrorIllegalAddress"):
+            broken.ask(verb, timeout_s=SOON_S)
+    broken.close()
+    assert not _is_alive(broken.about["pid"])
 
 
 def test_an_abort_is_named_with_the_vendors_last_words(broken):

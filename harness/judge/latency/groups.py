@@ -51,8 +51,8 @@ def groups_of(process: ProcessBlocks) -> tuple[Group, ...]:
 def kept_groups(process: ProcessBlocks) -> np.ndarray:
     """Which groups of a process count, bool [groups]: those in which no hard reason fired; none where its arms ran at different clocks.
 
-    Clocks are compared over the whole process. A reading is the clock of a moment, and a block lasts 20 ms: on a board at its power limit
-    four readings of one group lie up to 20 % apart, and say nothing of that group's times (docs/hopper.md).
+    Clocks are compared over the whole process. A reading is the clock of a moment, and few of them fall into a block of 20 ms: on a board
+    at its power limit those of one group lie up to 20 % apart, and say nothing of that group's times (docs/hopper.md).
     """
     unthrottled = np.array([not any(block.hard_reasons for block in group) for group in groups_of(process)], dtype=bool)
     clocks = {arm: _mean_clock(process.blocks, arm) for arm in Arm}

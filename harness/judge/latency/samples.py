@@ -104,8 +104,9 @@ def problem_of_guard(measured: int, dropped: int) -> str | None:
     """Why what the guard left of `measured` groups proves nothing, in words; None when it does."""
     if dropped <= DROPPED_SHARE * measured:
         return None
-    found = f"{dropped} of {measured} groups were throttled, or in processes whose arms ran at clocks more than 2 % apart"
-    return f"{found}; expected at most {DROPPED_SHARE:.0%}; cool the board or lock its clocks, and measure again"
+    why = "throttled, beside other processes on the GPU, or in processes of ours whose arms ran at clocks more than 2 % apart"
+    found = f"{dropped} of {measured} groups were {why}"
+    return f"{found}; expected at most {DROPPED_SHARE:.0%}; have the GPU alone, cool it or lock its clocks, and measure again"
 
 
 def _figures(samples: LatencySamples, arm: Arm) -> ArmFigures:

@@ -62,6 +62,14 @@ def test_a_fifth_of_the_groups_may_be_dropped_and_no_more():
     assert "6 of 25 groups were throttled" in judge_samples(more).reason
 
 
+def test_groups_beside_other_processes_do_not_count():
+    beside = spoilt(samples(), blocks=20, throttle=("other_processes",))
+    assert (judge_samples(beside).status, judge_samples(beside).dropped) == (Status.PASS, 5)
+    more = judge_samples(spoilt(beside, blocks=1, process=1, throttle=("other_processes",)))
+    assert more.status is Status.INVALID
+    assert "6 of 25 groups were throttled, beside other processes" in more.reason
+
+
 def test_a_process_whose_arms_ran_at_other_clocks_counts_as_dropped():
     blocks = [replace(block, sm_clock_mhz=1900.0 if block.arm is Arm.BASELINE else 1980.0) for block in samples().processes[0].blocks]
     found = replace(samples(), processes=(ProcessBlocks(blocks=tuple(blocks)), *samples().processes[1:]))
