@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import BadGateFile, EnginegateError, UsageError
 from harness.pipeline.names import recipe_of
+from harness.records.gate_lines import BOUNDED
 from harness.records.kept_accuracy import ACCURACY_FOLDER, KeptAccuracy, KeptRows, accuracy_file
 from harness.records.machine import class_of
 from harness.records.observations import Embeddings
@@ -151,7 +152,8 @@ class _Rejudge:
         except EnginegateError as error:  # what makes a run's verdict INVALID makes this one so
             return unjudged(metric, str(error))
         if then is not None and then.reason in _APPROVALS and judged.observed is not None:
-            if judged.observed >= policy.limit(metric, engine):  # as `Approvals.settle`: approval lifts no absolute bound
+            # As `Approvals.settle`: approval lifts no absolute bound, nor the plan's floor.
+            if judged.observed >= policy.limit(metric, engine) if metric in BOUNDED else judged.status is Status.PASS:
                 judged = replace(judged, status=Status.PASS, reason=then.reason)
         if policy.policy(engine.recipe).severity is Severity.REPORT and judged.status is not Status.INVALID:
             return replace(judged, severity=Severity.REPORT)

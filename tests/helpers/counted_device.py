@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from harness.backends import fake
 from harness.backends._allocations import AllocationCounter
 from harness.contracts import Capability
@@ -37,5 +39,9 @@ def _weighed(engine: EngineArtifact) -> DeviceMemory:
     return counter.reading(engine.spec.batch.maximum)
 
 
-fake.FakeBackend = CountedDevice
-weighing.running_device_memory = _weighed
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(fake, "FakeBackend", CountedDevice)
+    patch.setattr(weighing, "running_device_memory", _weighed)
+    config.add_cleanup(patch.undo)
