@@ -153,21 +153,17 @@ def _subjects(settings: Settings, gates: Gates, pair: PreparedSpec) -> Sequence[
 def _why_not_gated(settings: Settings, gates: Gates, engine: EngineSpec) -> str | None:
     """Why gate.toml leaves out what the test judges, or what it lacks for that; None when neither is so."""
     from harness.pipeline.isolating import machine_class_of
+    from harness.store.latency_baselines import LatencyBaselines
 
     where = machine_class_of(engine)
     for metric in MAY_BE_LEFT_OUT.intersection(gates.metrics):
         line = settings.policy.margin_line(metric, engine, where)
         if not line.gated:
             return f"{metric} is not gated on {where}: {line.reason}"
-    if LATENCY_MS not in gates.metrics or settings.blobs is not None or _is_recorded(settings, engine, where):
-        return None  # an engine that was approved and cannot be fetched is NO_BASELINE, and nothing that was never asked for
-    return _NO_STORE
-
-
-def _is_recorded(settings: Settings, engine: EngineSpec, where: str) -> bool:
-    """Whether the baselines hold an approved engine of this encoder, recipe and backend."""
-    folder = settings.baselines_dir / where / engine.encoder.arch.replace("/", "-") / engine.encoder.tower / engine.recipe
-    return any(folder.glob(f"{engine.backend}-*.latency.json"))
+    if LATENCY_MS not in gates.metrics or settings.blobs is not None:
+        return None
+    # One that was approved and cannot be fetched is NO_BASELINE, and not something that was never asked for.
+    return None if LatencyBaselines(settings.baselines_dir).has_any(where, engine) else _NO_STORE
 
 
 def latency_gates(items: Sequence[pytest.Item]) -> tuple[Timed, ...]:

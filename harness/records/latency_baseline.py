@@ -17,6 +17,11 @@ LATENCY_BASELINES_SCHEMA = "enginegate/latency-baselines/1"
 PENDING_LATENCY_SCHEMA = "enginegate/pending-latency/1"
 
 
+def folder_of(machine_class: str, arch: str, tower: str, recipe: str) -> PurePosixPath:
+    """Where records of such engines lie below the baselines folder, whatever their backend, weights and batch."""
+    return PurePosixPath(machine_class, arch.replace("/", "-"), tower, recipe)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyKey:
     """Only engines of one key are timed beside each other; whatever differs is another key, never a nearly equal one.
@@ -58,7 +63,7 @@ class LatencyKey:
     @property
     def path(self) -> PurePosixPath:
         """Where its records lie below the baselines folder; other keys of the same engine share the file."""
-        folder = PurePosixPath(self.machine_class, self.arch.replace("/", "-"), self.tower, self.recipe)
+        folder = folder_of(self.machine_class, self.arch, self.tower, self.recipe)
         return folder / f"{self.backend}-{self.backend_version}.latency.json"
 
     @property

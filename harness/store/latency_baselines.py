@@ -21,7 +21,9 @@ from harness.records.latency_baseline import (
     LatencyBaselineFile,
     LatencyKey,
     PendingLatency,
+    folder_of,
 )
+from harness.records.spec import EngineSpec
 from harness.store.atomic import failing_in_words, write_atomically
 from harness.store.baselines import remove_empty_folders
 from harness.store.codec import canonical_json, from_plain, read_json, require_schema, to_json, to_plain
@@ -46,6 +48,11 @@ class LatencyBaselines:
             UnreadableBaseline: the file is there and cannot be understood, or a record was changed or taken out of it.
         """
         return tuple(record for record in self._read(self._root / key.path) if record.timed.key == key)
+
+    def has_any(self, machine_class: str, engine: EngineSpec) -> bool:
+        """Whether any engine of this encoder, recipe and backend was ever approved there. Reads no record."""
+        folder = self._root / folder_of(machine_class, engine.encoder.arch, engine.encoder.tower, engine.recipe)
+        return any(folder.glob(f"{engine.backend}-*{RECORDS}"))
 
     def nearest(self, key: LatencyKey) -> tuple[LatencyKey, ...]:
         """Keys of the same encoder, recipe and backend that are not this one, the fewest differences first."""

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import UnreadableBaseline, UnusablePending
 from harness.records.baseline import Baseline, BaselineKey
 from harness.records.latency_baseline import PendingLatency, anchor_of
-from harness.records.spec import BuildOptions
+from harness.records.spec import BatchProfile, BuildOptions, Recipe
 from harness.store.baselines import BaselineStore
 from harness.store.codec import to_json
 from harness.store.latency_baselines import LatencyBaselines, digest_of, pending_below, read_pending, settle_pending
@@ -54,6 +54,17 @@ def test_an_engine_of_any_other_key_is_not_found_and_the_difference_is_named(rec
     (near,) = records.nearest(other)
     (name, value), *_ = change.items()
     assert other.differences(near) == (f"{name} {getattr(KEY, name)} (here {value})",)
+
+
+def test_it_is_known_whether_any_engine_was_approved_whatever_its_weights_release_and_batch(records):
+    chain_of_two(records)
+    other = replace(KEY.engine, encoder=replace(KEY.engine.encoder, weights="seeded:1"), batch=BatchProfile.parse("1/8/64"))
+
+    assert records.has_any(KEY.machine_class, KEY.engine)
+    assert records.has_any(KEY.machine_class, other)
+    assert not records.has_any("aot-SM89", KEY.engine)
+    assert not records.has_any(KEY.machine_class, replace(KEY.engine, recipe=Recipe.FP16))
+    assert not records.has_any(KEY.machine_class, replace(KEY.engine, backend="onnxruntime"))
 
 
 def test_an_engine_that_was_built_with_other_options_is_another_key(records):
